@@ -1,0 +1,1 @@
+"""nmc_compiler: from a trained network to a mapped Program."""

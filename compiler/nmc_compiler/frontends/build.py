@@ -1,0 +1,181 @@
+"""Shared helpers of the checkpoint families: take tensors by key, add conv + batch norm, infer sizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nmc_compiler.errors import FrontendError
+from nmc_compiler.frontends.config import ModelConfig
+from nmc_compiler.graph import Attr, Graph, GraphBuilder
+
+BN_EPS = Attr(1e-5, "family")  # torch.nn.BatchNorm default; a state_dict does not hold it
+
+
+class FamilyBuilder:
+    """A GraphBuilder that takes its arrays from a state_dict and remembers which keys were used."""
+
+    def __init__(
+        self, name: str, tensors: dict[str, np.ndarray], config: ModelConfig, timesteps: int, **flags: bool
+    ):
+        self.state, self.config = tensors, config
+        self.graph = GraphBuilder(name, timesteps, **flags)
+        self.used: set[str] = set()
+
+    def take(self, key: str, shape: tuple[int | None, ...] | None = None) -> np.ndarray:
+        """One array of the checkpoint; ``shape`` entries of None match any length."""
+        if key not in self.state:
+            raise FrontendError(f"checkpoint has no tensor '{key}', which a {self.graph.name} model needs")
+        array = self.state[key]
+        if shape is not None and (
+            len(array.shape) != len(shape)
+            or any(w is not None and w != g for w, g in zip(shape, array.shape, strict=True))
+        ):
+            want = "x".join("?" if w is None else str(w) for w in shape)
+            raise FrontendError(f"tensor '{key}' has shape {tuple(array.shape)}, expected {want}")
+        self.used.add(key)
+        return array
+
+    def _ref(
+        self, key: str, shape: tuple[int | None, ...] | None = None, to: tuple[int, ...] | None = None
+    ) -> Attr:
+        array = self.take(key, shape)
+        return Attr(self.graph.tensor(key, array if to is None else array.reshape(to)), "checkpoint")
+
+    def bias_ref(self, key: str, length: int) -> Attr:
+        return self._ref(f"{key}.bias", (length,))
+
+    def conv(
+        self,
+        x: str,
+        key: str,
+        bias: bool = False,
+        stride: int = 1,
+        pad: int = 0,
+        groups: int = 1,
+        name: str = "",
+    ) -> str:
+        """conv2d ``key``.weight (a Linear or Conv1d weight is a 1x1 convolution over positions)."""
+        weight = self.take(f"{key}.weight")
+        to = (*weight.shape, 1, 1)[:4] if weight.ndim < 4 else weight.shape
+        cin = self.graph.nodes[x].type.shape[0]
+        if weight.ndim not in (2, 3, 4) or weight.shape[1] * groups != cin:
+            raise FrontendError(
+                f"tensor '{key}.weight' has shape {tuple(weight.shape)}, but its input has {cin} channels"
+            )
+        return self.graph.add(
+            "conv2d",
+            x,
+            name=name or key,
+            weight=Attr(self.graph.tensor(f"{key}.weight", weight.reshape(to)), "checkpoint"),
+            bias=self._ref(f"{key}.bias", (weight.shape[0],)) if bias else None,
+            stride=Attr((stride, stride), "family"),
+            pad=Attr((pad, pad), "family"),
+            groups=Attr(groups, "family"),
+        )
+
+    def norm(self, x: str, key: str) -> str:
+        """Batch norm ``key`` in evaluation mode."""
+        channels = (self.graph.nodes[x].type.shape[0],)
+        self.used.add(f"{key}.num_batches_tracked")
+        return self.graph.add(
+            "batch_norm",
+            x,
+            name=key,
+            weight=self._ref(f"{key}.weight", channels),
+            bias=self._ref(f"{key}.bias", channels),
+            mean=self._ref(f"{key}.running_mean", channels),
+            var=self._ref(f"{key}.running_var", channels),
+            eps=BN_EPS,
+        )
+
+    def conv_bn(self, x: str, conv: str, bn: str, **options: Any) -> str:
+        return self.norm(self.conv(x, conv, **options), bn)
+
+    def lif(self, x: str, name: str, theta: str = "v_threshold", layout: str = "CHW", heads: int = 0) -> str:
+        """LIF N1 with the family's tau, threshold and hard reset to 0; ``layout`` is the authors'."""
+        tau = self.config.get("tau")
+        plif = f"{name}.w"
+        if plif in self.state:  # PLIF stores sigmoid^-1(1/tau)
+            tau = Attr(float(1.0 + np.exp(-float(self.take(plif).reshape(())))), "checkpoint")
+        return self.graph.add(
+            "lif",
+            x,
+            name=name,
+            tau=tau,
+            theta=self.config.get(theta),
+            v_reset=Attr(0.0, "family"),
+            reset=Attr("hard", "family"),
+            compare=Attr("ge", "family"),
+            decay_input=Attr(True, "family"),
+            **record(self.graph.nodes[x].type.shape, layout, heads),
+        )
+
+    def multilevel(self, x: str, name: str, norm: Attr, layout: str = "CHW") -> str:
+        """Stateless multi-level spike N4: half-to-even, levels 0..D."""
+        return self.graph.add(
+            "multilevel",
+            x,
+            name=name,
+            levels=self.config.get("D"),
+            norm=norm,
+            rounding=Attr("half_even", "family"),
+            **record(self.graph.nodes[x].type.shape, layout, 0),
+        )
+
+    def maxpool(self, x: str) -> str:
+        """3x3, stride 2, pad 1: the pool of every stem here."""
+        three = {
+            "kernel": Attr((3, 3), "family"),
+            "stride": Attr((2, 2), "family"),
+            "pad": Attr((1, 1), "family"),
+        }
+        return self.graph.add("maxpool2d", x, **three)
+
+    def mean_positions(self, x: str) -> str:
+        _, h, w = self.graph.nodes[x].type.shape
+        return self.graph.add(
+            "scale", self.graph.add("sum_positions", x), factor=Attr(1.0 / (h * w), "family")
+        )
+
+    def finish(self, dead: dict[str, str]) -> tuple[Graph, list[str]]:
+        """The graph and notes on dead tensors; unknown keys are refused. ``dead``: key suffix -> why."""
+        notes = []
+        for key in self.state:
+            if key in self.used:
+                continue
+            reason = next((why for suffix, why in dead.items() if key.endswith(suffix)), None)
+            if reason is None:
+                raise FrontendError(
+                    f"checkpoint has a tensor '{key}' that a {self.graph.name} model does not know; "
+                    f"remove it, or choose the right --family"
+                )
+            notes.append(f"dead tensor '{key}': {reason}")
+        return self.graph.build(), notes
+
+
+def record(shape: tuple[int, int, int], layout: str, heads: int) -> dict[str, Attr]:
+    """Record attributes of a neuron: the authors' layout of its (C, H, W) codes."""
+    c, h, w = shape
+    layouts = {
+        "CHW": ((0, 1, 2), (c, h, w)),
+        "NC": ((1, 2, 0), (h * w, c)),
+        "CN": ((0, 1, 2), (c, h * w)),
+        "C": ((0, 1, 2), (c,)),
+        "heads": ((0, 1, 2), (heads, 1, c // max(heads, 1))),
+    }
+    perm, shaped = layouts[layout]
+    return {"record_perm": Attr(perm, "family"), "record_shape": Attr(shaped, "family")}
+
+
+def count_blocks(tensors: dict[str, np.ndarray], prefix: str) -> int:
+    """Number of consecutive ``prefix.0.``, ``prefix.1.``, ... in the keys."""
+    found = {
+        int(k.split(".")[1]) for k in tensors if k.startswith(prefix + ".") and k.split(".")[1].isdigit()
+    }
+    if found != set(range(len(found))):
+        raise FrontendError(
+            f"checkpoint has '{prefix}.N' for N = {sorted(found)}; blocks must count up from 0"
+        )
+    return len(found)

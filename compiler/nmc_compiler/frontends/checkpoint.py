@@ -1,0 +1,79 @@
+"""Checkpoint front end: a state_dict and a config in, a float SpikeGraph out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from nmc_compiler.errors import FrontendError, UsageError
+from nmc_compiler.frontends import sdt_v1, sdt_v3, spikformer
+from nmc_compiler.frontends.config import ModelConfig, find_config, parse_config, read_config
+from nmc_compiler.frontends.weights import Checkpoint, check_finite, read_checkpoint
+from nmc_compiler.graph import Graph
+
+FAMILIES: dict[str, ModuleType] = {"sdt_v1": sdt_v1, "spikformer": spikformer, "sdt_v3": sdt_v3}
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A float graph with what the front end found out on the way."""
+
+    graph: Graph
+    family: str
+    notes: tuple[str, ...]
+    config: ModelConfig
+    checkpoint_sha256: str
+
+
+def import_checkpoint(
+    path: str | Path, config: str | Path | None = None, family: str | None = None
+) -> Imported:
+    """Read a checkpoint (.pt, .pth, .safetensors) and build its float graph.
+
+    The config is the given file, else one stored in the checkpoint, else the one found beside it.
+    """
+    checkpoint = read_checkpoint(path)
+    check_finite(checkpoint.tensors)
+    settings = _config_for(checkpoint, Path(path), config)
+    name = _family(checkpoint, settings, family)
+    settings = ModelConfig({k: v for k, v in settings.values.items() if k != "family"}, settings.source)
+    tensors = {k: v for k, v in checkpoint.tensors.items() if not k.endswith(".num_batches_tracked")}
+    graph, notes = FAMILIES[name].build(tensors, settings)
+    found = (f"family {name}", f"settings from {settings.source}", *checkpoint.notes, *notes)
+    return Imported(graph, name, found, settings, checkpoint.sha256)
+
+
+def _config_for(checkpoint: Checkpoint, path: Path, given: str | Path | None) -> ModelConfig:
+    if given is not None:
+        return read_config(Path(given))
+    if checkpoint.config is not None:
+        return parse_config(checkpoint.config, f"the config stored in {path.name}")
+    beside = find_config(path)
+    if beside is not None:
+        return read_config(beside)
+    return ModelConfig({}, f"no config found beside {path}")
+
+
+def _family(checkpoint: Checkpoint, settings: ModelConfig, given: str | None) -> str:
+    keys = set(checkpoint.tensors)
+    matching = [name for name, module in FAMILIES.items() if module.recognise(keys)]
+    named = given
+    if named is None and settings.has("family") and settings.value("family") in FAMILIES:
+        named = settings.value("family")
+    if named is not None:
+        if named not in FAMILIES:
+            raise UsageError(f"unknown family '{named}'; known: {', '.join(FAMILIES)}")
+        if named not in matching:
+            missing = next(k for k in FAMILIES[named].KNOWN if k not in keys)
+            raise FrontendError(
+                f"{checkpoint.path} is not a {named} checkpoint: it has no tensor '{missing}'"
+            )
+        return named
+    if len(matching) != 1:
+        sample = ", ".join(list(checkpoint.tensors)[:4])
+        raise FrontendError(
+            f"{checkpoint.path}: family not recognised from its keys ({sample}, ...); known families: "
+            f"{', '.join(FAMILIES)}; name one with --family"
+        )
+    return matching[0]

@@ -1,0 +1,120 @@
+"""Spike-Driven Transformer V1 (Yao et al., NeurIPS 2023): family ``sdt_v1``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nmc_compiler.errors import FrontendError
+from nmc_compiler.frontends.build import FamilyBuilder, count_blocks
+from nmc_compiler.frontends.config import ModelConfig
+from nmc_compiler.graph import Attr, Graph
+
+DEAD = {
+    "attn.talking_heads.weight": "defined by the authors' class, never used in forward",
+    ".attn_lif.w": "attn_lif is never used in forward",
+    "patch_embed.rpe_lif.w": "rpe_lif is never used in forward",
+}
+KNOWN = (
+    "patch_embed.proj_conv.weight",
+    "block.0.attn.q_conv.weight",
+    "block.0.mlp.fc1_conv.weight",
+    "head.weight",
+)
+
+
+def recognise(keys: set[str]) -> bool:
+    """True where the keys are those of this family (and of no other)."""
+    return all(k in keys for k in KNOWN)
+
+
+def configure(tensors: dict[str, np.ndarray], config: ModelConfig) -> ModelConfig:
+    """What shapes tell, checked against the config; family constants where it is silent."""
+    config = config.with_defaults("family", tau=2.0, v_threshold=1.0, attn_threshold=0.5, spike_mode="lif")
+    config = config.agree("embed_dims", int(tensors["head.weight"].shape[1]), "head.weight")
+    config = config.agree("num_classes", int(tensors["head.weight"].shape[0]), "head.weight")
+    config = config.agree("in_channels", int(tensors[KNOWN[0]].shape[1]), KNOWN[0])
+    config = config.agree("depths", count_blocks(tensors, "block"), "the block.N keys")
+    if config.value("spike_mode") not in ("lif", "plif"):
+        raise FrontendError(
+            f"spike_mode '{config.value('spike_mode')}' is not known to sdt_v1; it has lif and plif"
+        )
+    for flag in ("dvs_mode", "TET"):
+        if config.has(flag) and config.value(flag):
+            raise FrontendError(
+                f"config sets {flag}, which nmc cannot lower yet for sdt_v1; only {flag}: false compiles"
+            )
+    return config
+
+
+def build(tensors: dict[str, np.ndarray], config: ModelConfig) -> tuple[Graph, list[str]]:
+    """The float graph (models.md 4.1) and notes on dead tensors."""
+    config = configure(tensors, config)
+    timesteps, heads = config.integer("T"), config.integer("num_heads")
+    b = FamilyBuilder(
+        "sdt_v1",
+        tensors,
+        config,
+        timesteps,
+        input_time=bool(config.has("input_time") and config.value("input_time")),
+    )
+    shape = (config.integer("in_channels"), config.integer("img_size_h"), config.integer("img_size_w"))
+    x = _stem(b, b.graph.add("input", id="x", shape=Attr(shape, "config")))
+    for i in range(config.integer("depths")):
+        x = _block(b, x, f"block.{i}", heads)
+    s = b.lif(b.mean_positions(x), "head_lif", layout="C")
+    b.graph.add("readout", b.conv(s, "head", bias=True), name="head")
+    return b.finish(DEAD)
+
+
+def _pooling(config: ModelConfig) -> str:
+    pooling = str(config.value("pooling_stat"))
+    if len(pooling) != 4 or set(pooling) - {"0", "1"}:
+        raise FrontendError(
+            f'pooling_stat must be four digits 0 or 1 in quotes, such as "0011", got {pooling!r}'
+        )
+    return pooling
+
+
+def _stem(b: FamilyBuilder, x: str) -> str:
+    pooling = _pooling(b.config)
+    for i, stage in enumerate(("", "1", "2")):
+        x = b.conv_bn(x, f"patch_embed.proj_conv{stage}", f"patch_embed.proj_bn{stage}", pad=1)
+        x = b.lif(x, f"patch_embed.proj_lif{stage}")
+        x = b.maxpool(x) if pooling[i] == "1" else x
+    x = b.conv_bn(x, "patch_embed.proj_conv3", "patch_embed.proj_bn3", pad=1)
+    x = b.maxpool(x) if pooling[3] == "1" else x
+    s = b.lif(x, "patch_embed.proj_lif3")
+    return b.graph.add("add", x, b.conv_bn(s, "patch_embed.rpe_conv", "patch_embed.rpe_bn", pad=1))
+
+
+def _block(b: FamilyBuilder, x: str, p: str, heads: int) -> str:
+    x = b.graph.add("add", x, _attention(b, x, f"{p}.attn", heads))
+    return _mlp(b, x, f"{p}.mlp")
+
+
+def _attention(b: FamilyBuilder, x: str, p: str, heads: int) -> str:
+    """SDSA-1: mask = LIF_1/2(sum over tokens of k*v); o = q*mask."""
+    channels = b.graph.nodes[x].type.shape[0]
+    if channels % heads:
+        raise FrontendError(f"num_heads = {heads} does not divide embed_dims = {channels}")
+    talking = b.state.get(f"{p}.talking_heads.weight")
+    if talking is not None and talking.shape[0] != heads:
+        raise FrontendError(
+            f"config says num_heads = {heads}, but {p}.talking_heads.weight says {talking.shape[0]}"
+        )
+    s = b.lif(x, f"{p}.shortcut_lif")
+    q, k, v = (b.lif(b.conv_bn(s, f"{p}.{n}_conv", f"{p}.{n}_bn"), f"{p}.{n}_lif") for n in "qkv")
+    counts = b.graph.add("map", b.graph.add("mul", k, v, name=f"{p}.kv"), mode="reduce")
+    mask = b.lif(counts, f"{p}.talking_heads_lif", "attn_threshold", "heads", heads)
+    masked = b.graph.add("mul", q, mask, name=f"{p}.qkv")
+    return b.conv_bn(masked, f"{p}.proj_conv", f"{p}.proj_bn", bias=True)
+
+
+def _mlp(b: FamilyBuilder, x: str, p: str) -> str:
+    h = b.conv_bn(b.lif(x, f"{p}.fc1_lif"), f"{p}.fc1_conv", f"{p}.fc1_bn", bias=True)
+    if (
+        b.graph.nodes[h].type.shape == b.graph.nodes[x].type.shape
+    ):  # mlp_ratios = 1: the authors' inner residual
+        h = x = b.graph.add("add", x, h)
+    h = b.conv_bn(b.lif(h, f"{p}.fc2_lif"), f"{p}.fc2_conv", f"{p}.fc2_bn", bias=True)
+    return b.graph.add("add", x, h)

@@ -1,0 +1,49 @@
+"""Graph algorithms outside hot paths, on networkx."""
+
+from __future__ import annotations
+
+import networkx as nx
+
+from nmc_compiler.errors import LoweringError
+from nmc_compiler.graph.graph import Graph, Node
+from nmc_compiler.graph.registry import op_spec
+
+
+def dataflow(graph: Graph) -> nx.MultiDiGraph:
+    """Nodes by id; every edge carries its ``lag``."""
+    g = nx.MultiDiGraph()
+    g.add_nodes_from(n.id for n in graph)
+    for n in graph:
+        for use in n.inputs:
+            g.add_edge(use.node, n.id, lag=use.lag)
+    return g
+
+
+def check_acyclic(graph: Graph) -> None:
+    """Refuse a cycle without lag, naming its nodes."""
+    unlagged = nx.DiGraph()
+    unlagged.add_edges_from((a, b) for a, b, lag in dataflow(graph).edges(data="lag") if not lag)
+    try:
+        cycle = nx.find_cycle(unlagged)
+    except nx.NetworkXNoCycle:
+        return
+    path = " -> ".join(f"%{a}" for a, _ in cycle)
+    raise LoweringError(
+        f"graph '{graph.name}': cycle without a lag: {path} -> %{cycle[0][0]}; give one edge a lag >= 1"
+    )
+
+
+def reachable_from_output(graph: Graph) -> set[str]:
+    """Ids of nodes that a read-out depends on."""
+    g = dataflow(graph)
+    outs = [n.id for n in graph if n.op in ("readout", "int_readout")]
+    return set(outs).union(*(nx.ancestors(g, o) for o in outs))
+
+
+def is_neuron(node: Node) -> bool:
+    return op_spec(node.op).neuron
+
+
+def populations(graph: Graph) -> list[Node]:
+    """Neurons that emit events, in graph order."""
+    return [n for n in graph if is_neuron(n) and n.type.is_event]

@@ -1,0 +1,306 @@
+"""Inputs, neurons and read-outs: where time and state live."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nmc_compiler.errors import VerifyError
+from nmc_compiler.graph.registry import NUMBER, TENSOR, Call, OpSpec, register
+from nmc_compiler.graph.types import Kind, ValueType
+
+PAIR = (tuple,)
+RECORD = {"record_perm": PAIR, "record_shape": PAIR}
+
+STATE_MAX = 1 << 23  # membrane potential and current: 24-bit registers (Lava 0.10, lava_fixed_point 2.2)
+WEIGHT_SHIFT = 6  # a_in << 6 and vth << 6
+
+
+def _input_infer(types, attrs, tensors, where):
+    return ValueType(Kind.REAL, attrs["shape"].value)
+
+
+def _no_eval(c: Call) -> np.ndarray:
+    raise VerifyError(f"{c.where}: the interpreter feeds inputs itself")
+
+
+register(OpSpec("input", 0, _input_infer, _no_eval, {"shape": PAIR}, ("shape",), doc="one sample, (C, H, W)"))
+
+
+def _encode_infer(types, attrs, tensors, where):
+    lo, hi = attrs["lo"].value, attrs["hi"].value
+    bits = max(abs(lo), hi).bit_length() + (1 if lo < 0 else 0)
+    return ValueType(Kind.GRADED, types[0].shape, bits, lo < 0)
+
+
+def _encode_eval(c: Call) -> np.ndarray:
+    code = np.rint(c.inputs[0] * c.attr("scale")).astype(np.int64)
+    lo, hi = c.attr("lo"), c.attr("hi")
+    if code.size and (code.min() < lo or code.max() > hi):
+        raise VerifyError(
+            f"{c.where}: input values encode to {code.min()}..{code.max()}, outside {lo}..{hi}; "
+            f"give the input range in the config (input_range)"
+        )
+    return code
+
+
+register(
+    OpSpec(
+        "encode",
+        1,
+        _encode_infer,
+        _encode_eval,
+        {"scale": NUMBER, "lo": (int,), "hi": (int,), **RECORD},
+        ("scale", "lo", "hi"),
+        doc="real input to graded events: rint(x*scale), refused outside lo..hi",
+    )
+)
+
+
+def _current_in(types, where: str) -> ValueType:
+    if types[0].is_event:
+        raise VerifyError(f"{where}: a neuron takes a current, not {types[0]}")
+    return types[0]
+
+
+def _vector(attrs, tensors, key: str, channels: int, where: str) -> None:
+    ref = attrs.get(key)
+    if (
+        ref is not None
+        and not isinstance(ref.value, (int, float))
+        and tensors[ref.value.key].shape != (channels,)
+    ):
+        raise VerifyError(f"{where}: {key} must have shape ({channels},), got {tensors[ref.value.key].shape}")
+
+
+def _lif_infer(types, attrs, tensors, where):
+    x = _current_in(types, where)
+    _vector(attrs, tensors, "bias", x.shape[0], where)
+    if attrs["reset"].value not in ("hard", "soft", "none"):
+        raise VerifyError(f"{where}: reset must be hard, soft or none")
+    if attrs["compare"].value not in ("ge", "gt"):
+        raise VerifyError(f"{where}: compare must be ge or gt")
+    if attrs["tau"].value < 1:
+        raise VerifyError(f"{where}: tau must be >= 1 timestep, got {attrs['tau'].value}")
+    return ValueType(Kind.SPIKE, x.shape)
+
+
+def _biased(c: Call) -> np.ndarray:
+    bias = c.tensor("bias")
+    x = c.inputs[0] if bias is None else c.inputs[0] + bias.astype(np.float64)[None, :, None, None]
+    return x * c.attr("gain", 1.0)
+
+
+def _lif_eval(c: Call) -> np.ndarray:
+    """N1: h = v + (x - (v - v_reset))/tau; without decay_input h = v - (v - v_reset)/tau + x."""
+    x, tau, v_reset, theta = _biased(c), c.attr("tau"), c.attr("v_reset", 0.0), c.attr("theta")
+    v = c.state.get("v", np.full(x.shape, float(v_reset)))
+    h = v + (x - (v - v_reset)) / tau if c.attr("decay_input") else v - (v - v_reset) / tau + x
+    s = h >= theta if c.attr("compare") == "ge" else h > theta
+    reset = {"hard": np.where(s, v_reset, h), "soft": h - s * theta, "none": h}
+    c.state["v"] = reset[c.attr("reset")]
+    return s.astype(np.float64)
+
+
+register(
+    OpSpec(
+        "lif",
+        1,
+        _lif_infer,
+        _lif_eval,
+        {
+            "tau": NUMBER,
+            "theta": NUMBER,
+            "v_reset": NUMBER,
+            "reset": (str,),
+            "compare": (str,),
+            "decay_input": (bool,),
+            "gain": NUMBER,
+            "bias": TENSOR,
+            **RECORD,
+        },
+        ("tau", "theta", "reset", "compare", "decay_input"),
+        neuron=True,
+        doc="leaky integrate and fire (models.md N1, N1a); input (x + bias)*gain",
+    )
+)
+
+
+def _ml_infer(types, attrs, tensors, where):
+    x = _current_in(types, where)
+    _vector(attrs, tensors, "bias", x.shape[0], where)
+    if attrs["rounding"].value not in ("half_even", "half_up"):
+        raise VerifyError(f"{where}: rounding must be half_even or half_up")
+    if attrs["levels"].value < 1:
+        raise VerifyError(f"{where}: levels must be >= 1")
+    return ValueType(Kind.GRADED, x.shape, attrs["levels"].value.bit_length())
+
+
+def _ml_eval(c: Call) -> np.ndarray:
+    """N4/N5: round(clamp(x, 0, D))/norm; half_even as torch.round, half_up as floor(x + 1/2)."""
+    x = np.clip(_biased(c), 0, c.attr("levels"))
+    code = np.rint(x) if c.attr("rounding") == "half_even" else np.floor(x + 0.5)
+    return code / c.attr("norm", 1)
+
+
+register(
+    OpSpec(
+        "multilevel",
+        1,
+        _ml_infer,
+        _ml_eval,
+        {"levels": (int,), "norm": NUMBER, "rounding": (str,), "gain": NUMBER, "bias": TENSOR, **RECORD},
+        ("levels", "rounding"),
+        neuron=True,
+        doc="stateless multi-level spike (models.md N4, N5); value = code/norm",
+    )
+)
+
+
+def _readout_infer(types, attrs, tensors, where):
+    x = _current_in(types, where)
+    _vector(attrs, tensors, "bias", x.shape[0], where)
+    if x.shape[1:] != (1, 1):
+        raise VerifyError(f"{where}: a readout takes a vector (C, 1, 1), got {x}")
+    return ValueType(Kind.REAL, x.shape)
+
+
+def _readout_eval(c: Call) -> np.ndarray:
+    """Mean over T of the input current; the interpreter keeps the value of the last timestep."""
+    total = c.state.get("sum", 0.0) + _biased(c)
+    c.state["sum"] = total
+    return total / c.timesteps
+
+
+register(
+    OpSpec(
+        "readout",
+        1,
+        _readout_infer,
+        _readout_eval,
+        {"bias": TENSOR, "gain": NUMBER},
+        (),
+        neuron=True,
+        doc="logits: mean over timesteps of a current",
+    )
+)
+
+
+# ---- integer neurons: the chip's own rules (docs/integers.md, profile loihi2) ----
+
+
+def _wrap24(c: Call, u: np.ndarray) -> np.ndarray:
+    over, under = u > STATE_MAX, u <= -STATE_MAX
+    c.overflow(c.where, "current u", over | under)
+    return np.where(over, u - 2 * STATE_MAX, np.where(under, u + 2 * STATE_MAX, u))
+
+
+def _clip24(c: Call, v: np.ndarray) -> np.ndarray:
+    clipped = np.clip(v, -STATE_MAX + 1, STATE_MAX - 1)
+    c.overflow(c.where, "membrane potential v", clipped != v)
+    return clipped
+
+
+def _decay(x: np.ndarray, d: int) -> np.ndarray:
+    return np.sign(x) * ((np.abs(x) * (4096 - d)) >> 12)
+
+
+def _column(vector: np.ndarray | None) -> np.ndarray | int:
+    return 0 if vector is None else vector.astype(np.int64)[None, :, None, None]
+
+
+def _cuba_infer(types, attrs, tensors, where):
+    x = _current_in(types, where)
+    _vector(attrs, tensors, "vth", x.shape[0], where)
+    _vector(attrs, tensors, "bias", x.shape[0], where)
+    if not 0 <= attrs["dv"].value <= 4096:
+        raise VerifyError(f"{where}: dv must lie in 0..4096, got {attrs['dv'].value}")
+    return ValueType(Kind.SPIKE, x.shape)
+
+
+def _cuba_eval(c: Call) -> np.ndarray:
+    u = _wrap24(c, c.inputs[0] << WEIGHT_SHIFT)
+    v0 = c.state.get("v", np.zeros_like(u))
+    v = _clip24(c, _decay(v0, c.attr("dv")) + u + _column(c.tensor("bias")))
+    s = v > (_column(c.tensor("vth")) << WEIGHT_SHIFT)
+    c.state["v"] = np.where(s, 0, v)
+    return s.astype(np.int64)
+
+
+register(
+    OpSpec(
+        "cuba_lif",
+        1,
+        _cuba_infer,
+        _cuba_eval,
+        {"dv": (int,), "vth": TENSOR, "bias": TENSOR, "role": (str,), **RECORD},
+        ("dv", "vth"),
+        neuron=True,
+        doc="Lava's bit-accurate LIF with du=4095 (no current memory), per-channel vth and bias",
+    )
+)
+
+
+def _levels_infer(types, attrs, tensors, where):
+    x = _current_in(types, where)
+    thresholds = tensors[attrs["thresholds"].value.key]
+    _vector(attrs, tensors, "bias", x.shape[0], where)
+    if thresholds.ndim != 2 or thresholds.shape[0] not in (1, x.shape[0]):
+        raise VerifyError(f"{where}: thresholds must be [1 or {x.shape[0]}, D], got {thresholds.shape}")
+    return ValueType(Kind.GRADED, x.shape, int(thresholds.shape[1]).bit_length())
+
+
+def _levels_eval(c: Call) -> np.ndarray:
+    u = _wrap24(c, c.inputs[0] << WEIGHT_SHIFT)
+    v = _clip24(c, u + _column(c.tensor("bias")))
+    thresholds = c.tensor("thresholds")
+    assert thresholds is not None
+    return (v[..., None] >= thresholds.astype(np.int64)[None, :, None, None, :]).sum(axis=-1)
+
+
+register(
+    OpSpec(
+        "levels",
+        1,
+        _levels_infer,
+        _levels_eval,
+        {"thresholds": TENSOR, "bias": TENSOR, **RECORD},
+        ("thresholds",),
+        neuron=True,
+        doc="stateless integer level table: code = #{n : v >= thresholds[c, n]}",
+    )
+)
+
+
+def _relay_infer(types, attrs, tensors, where):
+    return ValueType(Kind.GRADED, _current_in(types, where).shape, 24, True)
+
+
+def _relay_eval(c: Call) -> np.ndarray:
+    c.overflow(c.where, "relay payload", np.abs(c.inputs[0]) >= STATE_MAX)
+    return c.inputs[0]
+
+
+register(
+    OpSpec("relay", 1, _relay_infer, _relay_eval, {**RECORD}, (), neuron=True, doc="current as graded events")
+)
+
+
+def _int_readout_eval(c: Call) -> np.ndarray:
+    u = _wrap24(c, c.inputs[0] << WEIGHT_SHIFT)
+    v = _clip24(c, c.state.get("v", np.zeros_like(u)) + u + _column(c.tensor("bias")))
+    c.state["v"] = v
+    return v
+
+
+register(
+    OpSpec(
+        "int_readout",
+        1,
+        _readout_infer,
+        _int_readout_eval,
+        {"bias": TENSOR, "scale": NUMBER},
+        ("scale",),
+        neuron=True,
+        doc="non-leaky integrator read after the last timestep; logit = v*scale",
+    )
+)

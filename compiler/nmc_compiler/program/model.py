@@ -1,0 +1,300 @@
+"""The Program: what a chip (or an emulator of one) needs to run a network, and nothing else.
+
+A Program has two halves. The *netlist* says what is computed: populations of somas,
+the dendrites they read, and the projections that add into dendrites. The *mapping*
+says where: tiles of dendrites on cores and the axons between them. Function depends
+on the netlist alone; a correct mapping carries it out, and the tick engine proves so
+by running from the mapping's own tables.
+
+Coordinates. Every population and dendrite has the canonical shape (C, H, W); a token
+tensor of N tokens is (C, N, 1) or (C, H, W) with N = H*W; a vector is (C, 1, 1).
+
+Time. A population of level L lives timestep t (counted over all samples' windows) at
+tick ``t*P + L``. An event emitted there arrives ``delay`` ticks later. In terms of
+levels it arrives at level ``A = L + delay - lag*P`` for timestep ``t + lag``.
+Within a tick a core first takes in arriving events (phase 1), then runs transfers
+(phase 2), then updates somas in any order (phase 3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+Shape = tuple[int, int, int]
+
+SCHEMA = "nmc.program/1"
+
+
+@dataclass(frozen=True)
+class Box:
+    """Half-open box of a (C, H, W) array."""
+
+    c0: int
+    c1: int
+    y0: int
+    y1: int
+    x0: int
+    x1: int
+
+    @property
+    def shape(self) -> Shape:
+        return (self.c1 - self.c0, self.y1 - self.y0, self.x1 - self.x0)
+
+    @property
+    def size(self) -> int:
+        c, h, w = self.shape
+        return max(c, 0) * max(h, 0) * max(w, 0)
+
+    def as_tuple(self) -> tuple[int, int, int, int, int, int]:
+        return (self.c0, self.c1, self.y0, self.y1, self.x0, self.x1)
+
+
+def whole(shape: Shape) -> Box:
+    """The box of a full array."""
+    return Box(0, shape[0], 0, shape[1], 0, shape[2])
+
+
+@dataclass(frozen=True)
+class Record:
+    """How the authors lay a population out: ``canonical.transpose(perm).reshape(shape)``."""
+
+    perm: tuple[int, int, int]
+    shape: tuple[int, ...]
+
+
+Role = Literal["neuron", "or", "and", "pool", "relay", "input", "readout"]
+Model = Literal["lif", "levels", "relay", "input", "readout"]
+
+
+@dataclass(frozen=True)
+class Population:
+    """Somas of one model; they read one dendrite of the same shape, position by position.
+
+    With a the dendrite's value of this timestep (integer, synaptic units), c the channel:
+
+    ``lif``      u = wrap24(a << 6);  v = clip24(D(v, dv) + u + bias[c]);  s = v > (vth[c] << 6);
+                 v = 0 where s.  D(x, d) = sgn(x) * ((|x| * (4096 - d)) >> 12).
+                 wrap24(u): u - 2^24 if u > 2^23; u + 2^24 if u <= -2^23; applied once.
+                 clip24: to [-2^23 + 1, 2^23 - 1].  (Lava 0.10 LIF with du = 4095.)
+    ``levels``   u as above; v = clip24(u + bias[c]); code = #{n : v >= thresholds[c or 0, n]},
+                 thresholds ascending; stateless.
+    ``relay``    code = a itself as a signed graded spike of 24 bits, no event where 0.
+    ``input``    no dendrite: codes come from the host (graded input encoding).
+    ``readout``  u as above; v = clip24(v + u + bias[c]); never fires; the host reads v after the
+                 last timestep: logit = v * readout_scale.
+    State v is 0 at the first timestep of every sample's window; bias acts inside windows only.
+    """
+
+    name: str
+    shape: Shape
+    level: int
+    model: Model
+    role: Role
+    dendrite: int  # index into Program.dendrites, -1 for model "input"
+    dv: int = 4096  # 12-bit decay; 4096 forgets everything between timesteps
+    vth: np.ndarray | None = None  # int32 [C] (lif)
+    bias: np.ndarray | None = None  # int32 [C], membrane units (64 per synaptic unit)
+    thresholds: np.ndarray | None = None  # int32 [C or 1, D] (levels), membrane units
+    payload_bits: int = 0  # 0: plain spike (0/1); else bits of the graded code
+    signed: bool = False
+    readout_scale: float = 1.0
+    record: Record | None = None
+
+
+@dataclass(frozen=True)
+class Dendrite:
+    """Integer accumulators, one per position; zeroed for each new timestep.
+
+    ``ring`` is the number of timesteps alive at once: 1 for an ordinary dendrite, more
+    for a residual stream that several somas read at different levels.
+    """
+
+    name: str
+    shape: Shape
+    cluster: int  # dendrites of one cluster share their cores
+    ring: int = 1
+
+
+@dataclass(frozen=True)
+class Conv:
+    """Conv-addressed projection: cross-correlation as in PyTorch, weights shared by position.
+
+    a[o, y, x] += (sum over taps of w * code) << shift, with zero padding.
+    ``weight`` int8 [kh, kw, C_in // groups, C_out]  (a row of output channels is contiguous);
+    for output channel o of group g = o // (C_out // groups), input channel g*(C_in//groups) + i.
+    ``collapse``: the target position is (0, 0) whatever the output position (sum over positions;
+    the dendrite is (C_out, 1, 1) while ``out_hw`` is the size of the uncollapsed grid).
+    """
+
+    name: str
+    src: int
+    dst: int
+    delay: int
+    weight: np.ndarray
+    shift: int
+    stride: tuple[int, int] = (1, 1)
+    pad: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    collapse: bool = False
+    out_hw: tuple[int, int] = (1, 1)
+    lag: int = 0
+    weight_key: str = ""  # projections with equal keys share one synapse memory block on a core
+
+
+@dataclass(frozen=True)
+class Map:
+    """Constant-weight channel-wise projection (gates, OR-pools, relays): a += code << shift.
+
+    ``mode``: "same" (c,y,x)->(c,y,x); "reduce" (c,y,x)->(c,0,0); "broadcast" (c,0,0)->(c,all);
+    "window": sum pool with ``kernel``, ``stride``, ``pad`` (every window that contains the source).
+    """
+
+    name: str
+    src: int
+    dst: int
+    delay: int
+    shift: int
+    mode: Literal["same", "reduce", "broadcast", "window"] = "same"
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    pad: tuple[int, int] = (0, 0)
+    lag: int = 0
+
+
+@dataclass(frozen=True)
+class Dynamic:
+    """Dynamic synapse (attention): per head a table written by k and v events and read by q events.
+
+    q, k have ``heads*d`` channels, v and the dendrite ``heads*dv``; N = H*W tokens each.
+    order "kv":  M[i, j] += k[i, n] * v[j, n] over tokens n (written at arrival level A-1),
+                 a[j, n] += (sum_i q[i, n] * M[i, j]) << shift (read at arrival level A).
+    order "qk":  M[m, n] += k[i, m] * q[i, n] over channels i (written at A-1),
+                 a[j, n] += (sum_m v[j, m] * M[m, n]) << shift (read at A).
+    The sum before the shift is saturated at ``saturate`` (codes are >= 0, sums only grow, so
+    saturating above the last threshold changes no spike).
+    Delays: the two written populations arrive at level A-1, the reading one at level A.
+    """
+
+    name: str
+    q: int
+    k: int
+    v: int
+    dst: int
+    delay_q: int
+    delay_k: int
+    delay_v: int
+    heads: int
+    shift: int
+    saturate: int
+    order: Literal["kv", "qk"] = "kv"
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """In-core move between dendrites of one cluster, before the somas of level ``level`` update.
+
+    "maxpool": dst[c,y,x] += max of src over the window (padding never wins: out-of-range
+    positions are left out); "sum": dst[c,0,0] += sum of src over all positions.
+    """
+
+    name: str
+    src: int
+    dst: int
+    level: int
+    mode: Literal["maxpool", "sum"]
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    pad: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class HostCurrent:
+    """First layer on the host, in fixed point, added to a dendrite every timestep.
+
+    x_int = rint(x * 2^frac) (half to even, float64), y = (conv(x_int, weight) + bias + (1 << (shift-1))) >> shift
+    (arithmetic shift; no rounding term when shift = 0).  weight int32 [O, I/groups, kh, kw], bias int64 [O].
+    |x_int| must stay below 2^31; the result must fit the 24-bit payload.
+    """
+
+    name: str
+    dst: int
+    level: int
+    weight: np.ndarray
+    bias: np.ndarray
+    frac: int
+    shift: int
+    in_shape: Shape
+    stride: tuple[int, int]
+    pad: tuple[int, int]
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class HostCodes:
+    """Graded input: code = rint(x * scale) (half to even), must lie in [lo, hi], emitted every timestep."""
+
+    population: int
+    scale: float
+    lo: int
+    hi: int
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """Where everything is. All tables are int32, one row per item.
+
+    tiles      [n, 8]  cluster, core, box of the cluster's base dendrite
+    pieces     [n, 8]  tile, dendrite, box of that dendrite held by the tile.  Dendrites read by
+                       somas are covered exactly once; dendrites read by a maxpool transfer may
+                       overlap (halo: the accumulators are held twice).
+    axons      [n, 11] src_tile, kind, projection, role, dst_tile, box of source coordinates.
+                       kind 0 Conv, 1 Map, 2 Dynamic (role 0 q, 1 k, 2 v).  src_tile is the tile
+                       that holds the source soma; a population of model "input" has src_tile -1.
+                       An event inside the box reaches the destination tile.
+    cores      [n, 4]  chip, router x, router y, index at the router
+    ``utilisation``: per core dict resource -> (used, limit).
+    """
+
+    tiles: np.ndarray
+    pieces: np.ndarray
+    axons: np.ndarray
+    cores: np.ndarray
+    chips: int = 1
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled network. ``ticks_per_step`` is P; ``depth`` the level of the last population."""
+
+    name: str
+    timesteps: int
+    ticks_per_step: int
+    input_shape: Shape
+    input_time: bool  # images carry a time axis [N, T, C, H, W]
+    populations: tuple[Population, ...]
+    dendrites: tuple[Dendrite, ...]
+    convs: tuple[Conv, ...]
+    maps: tuple[Map, ...]
+    dynamics: tuple[Dynamic, ...]
+    transfers: tuple[Transfer, ...]
+    host_currents: tuple[HostCurrent, ...]
+    host_codes: tuple[HostCodes, ...]
+    mapping: Mapping | None
+    target: dict  # name, digest, integer profile, and the limits this Program was checked against
+    interval: int  # ticks between sample starts: T*P + depth, or T*P when pipelined
+    record_time: bool = True  # recorded spikes carry a time axis
+    logits: Literal["mean"] = "mean"
+    meta: dict = field(default_factory=dict)  # provenance: options, input digests, tool version
+
+    @property
+    def depth(self) -> int:
+        return max(p.level for p in self.populations)
+
+    def arrival(self, src: int, delay: int, lag: int = 0) -> int:
+        """Level at which events of population ``src`` arrive."""
+        return self.populations[src].level + delay - lag * self.ticks_per_step
