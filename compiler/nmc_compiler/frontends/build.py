@@ -20,7 +20,7 @@ class FamilyBuilder:
         self, name: str, tensors: dict[str, np.ndarray], config: ModelConfig, timesteps: int, **flags: bool
     ):
         self.state, self.config = tensors, config
-        self.graph = GraphBuilder(name, timesteps, **flags)
+        self.graph = GraphBuilder(name, timesteps, "float", **flags)
         self.used: set[str] = set()
 
     def take(self, key: str, shape: tuple[int | None, ...] | None = None) -> np.ndarray:
@@ -34,6 +34,8 @@ class FamilyBuilder:
         ):
             want = "x".join("?" if w is None else str(w) for w in shape)
             raise FrontendError(f"tensor '{key}' has shape {tuple(array.shape)}, expected {want}")
+        if not array.size:
+            raise FrontendError(f"tensor '{key}' has shape {tuple(array.shape)}: it is empty")
         self.used.add(key)
         return array
 
@@ -54,20 +56,23 @@ class FamilyBuilder:
         stride: int = 1,
         pad: int = 0,
         groups: int = 1,
-        name: str = "",
+        out: int | None = None,
     ) -> str:
-        """conv2d ``key``.weight (a Linear or Conv1d weight is a 1x1 convolution over positions)."""
-        weight = self.take(f"{key}.weight")
-        to = (*weight.shape, 1, 1)[:4] if weight.ndim < 4 else weight.shape
-        cin = self.graph.nodes[x].type.shape[0]
-        if weight.ndim not in (2, 3, 4) or weight.shape[1] * groups != cin:
-            raise FrontendError(
-                f"tensor '{key}.weight' has shape {tuple(weight.shape)}, but its input has {cin} channels"
-            )
+        """conv2d ``key``.weight (a Linear or Conv1d weight is a 1x1 convolution over positions).
+
+        Kernels are (2*pad + 1) wide, as everywhere in these families; ``out`` channels where known.
+        """
+        side = 2 * pad + 1
+        rank = max(self.take(f"{key}.weight").ndim, 2)
+        cin = self.graph.nodes[x].type.shape[0] // groups
+        weight = self.take(f"{key}.weight", (out, cin, side, side)[: min(rank, 4)])
+        to = (*weight.shape, 1, 1)[:4]
+        if rank < 4 and pad:
+            raise FrontendError(f"tensor '{key}.weight' has shape {weight.shape}, expected a 2D kernel")
         return self.graph.add(
             "conv2d",
             x,
-            name=name or key,
+            name=key,
             weight=Attr(self.graph.tensor(f"{key}.weight", weight.reshape(to)), "checkpoint"),
             bias=self._ref(f"{key}.bias", (weight.shape[0],)) if bias else None,
             stride=Attr((stride, stride), "family"),
@@ -95,16 +100,14 @@ class FamilyBuilder:
 
     def lif(self, x: str, name: str, theta: str = "v_threshold", layout: str = "CHW", heads: int = 0) -> str:
         """LIF N1 with the family's tau, threshold and hard reset to 0; ``layout`` is the authors'."""
-        tau = self.config.get("tau")
-        plif = f"{name}.w"
-        if plif in self.state:  # PLIF stores sigmoid^-1(1/tau)
-            tau = Attr(float(1.0 + np.exp(-float(self.take(plif).reshape(())))), "checkpoint")
+        plif = self.config.has("spike_mode") and self.config.value("spike_mode") == "plif"
+        tau = self._learned_tau(f"{name}.w") if plif else self.config.number("tau")
         return self.graph.add(
             "lif",
             x,
             name=name,
             tau=tau,
-            theta=self.config.get(theta),
+            theta=self.config.number(theta),
             v_reset=Attr(0.0, "family"),
             reset=Attr("hard", "family"),
             compare=Attr("ge", "family"),
@@ -112,13 +115,24 @@ class FamilyBuilder:
             **record(self.graph.nodes[x].type.shape, layout, heads),
         )
 
+    def _learned_tau(self, key: str) -> Attr:
+        """PLIF (models.md N3) stores w with 1/tau = sigmoid(w)."""
+        w = self.take(key)
+        if w.size != 1:
+            raise FrontendError(f"tensor '{key}' has shape {w.shape}, expected one number (w of a PLIF)")
+        with np.errstate(over="ignore"):
+            tau = float(1.0 + np.exp(-w.astype(np.float64).reshape(())))
+        if not np.isfinite(tau):
+            raise FrontendError(f"tensor '{key}' is {w.item()}: its tau = 1 + exp(-w) is infinite")
+        return Attr(tau, "checkpoint")
+
     def multilevel(self, x: str, name: str, norm: Attr, layout: str = "CHW") -> str:
         """Stateless multi-level spike N4: half-to-even, levels 0..D."""
         return self.graph.add(
             "multilevel",
             x,
             name=name,
-            levels=self.config.get("D"),
+            levels=Attr(self.config.integer("D"), self.config.get("D").evidence),
             norm=norm,
             rounding=Attr("half_even", "family"),
             **record(self.graph.nodes[x].type.shape, layout, 0),
@@ -126,12 +140,13 @@ class FamilyBuilder:
 
     def maxpool(self, x: str) -> str:
         """3x3, stride 2, pad 1: the pool of every stem here."""
-        three = {
-            "kernel": Attr((3, 3), "family"),
-            "stride": Attr((2, 2), "family"),
-            "pad": Attr((1, 1), "family"),
-        }
-        return self.graph.add("maxpool2d", x, **three)
+        return self.graph.add(
+            "maxpool2d",
+            x,
+            kernel=Attr((3, 3), "family"),
+            stride=Attr((2, 2), "family"),
+            pad=Attr((1, 1), "family"),
+        )
 
     def mean_positions(self, x: str) -> str:
         _, h, w = self.graph.nodes[x].type.shape
@@ -155,7 +170,7 @@ class FamilyBuilder:
         return self.graph.build(), notes
 
 
-def record(shape: tuple[int, int, int], layout: str, heads: int) -> dict[str, Attr]:
+def record(shape: tuple[int, int, int], layout: str, heads: int) -> dict[str, Any]:
     """Record attributes of a neuron: the authors' layout of its (C, H, W) codes."""
     c, h, w = shape
     layouts = {
@@ -167,6 +182,20 @@ def record(shape: tuple[int, int, int], layout: str, heads: int) -> dict[str, At
     }
     perm, shaped = layouts[layout]
     return {"record_perm": Attr(perm, "family"), "record_shape": Attr(shaped, "family")}
+
+
+def axis(tensors: dict[str, np.ndarray], key: str, index: int, rank: int) -> int:
+    """Length of one axis of a tensor that must have ``rank`` axes."""
+    if key not in tensors:
+        raise FrontendError(f"checkpoint has no tensor '{key}', which tells the sizes of the model")
+    if tensors[key].ndim != rank:
+        raise FrontendError(f"tensor '{key}' has shape {tuple(tensors[key].shape)}, expected {rank} axes")
+    return int(tensors[key].shape[index])
+
+
+def ratio(hidden: int, width: int) -> int | float:
+    """Widening of an MLP, a whole number wherever it is one."""
+    return hidden // width if width and hidden % width == 0 else hidden / max(width, 1)
 
 
 def count_blocks(tensors: dict[str, np.ndarray], prefix: str) -> int:

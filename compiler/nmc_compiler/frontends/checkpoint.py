@@ -35,13 +35,24 @@ def import_checkpoint(
     """
     checkpoint = read_checkpoint(path)
     check_finite(checkpoint.tensors)
-    settings = _config_for(checkpoint, Path(path), config)
-    name = _family(checkpoint, settings, family)
-    settings = ModelConfig({k: v for k, v in settings.values.items() if k != "family"}, settings.source)
+    given = _config_for(checkpoint, Path(path), config)
+    name = _family(checkpoint, given, family)
+    settings = ModelConfig({k: v for k, v in given.values.items() if k != "family"}, given.source)
     tensors = {k: v for k, v in checkpoint.tensors.items() if not k.endswith(".num_batches_tracked")}
-    graph, notes = FAMILIES[name].build(tensors, settings)
-    found = (f"family {name}", f"settings from {settings.source}", *checkpoint.notes, *notes)
+    graph, dead = FAMILIES[name].build(tensors, settings)
+    notes = (*checkpoint.notes, *dead, *_config_notes(given, settings, name))
+    found = (f"family {name}", f"settings from {settings.source}", *notes)
     return Imported(graph, name, found, settings, checkpoint.sha256)
+
+
+def _config_notes(given: ModelConfig, settings: ModelConfig, family: str) -> list[str]:
+    """What the config says to no effect; call after the build, which marks what it used."""
+    notes = []
+    if given.has("family") and given.value("family") != family:
+        notes.append(f"config names the model {given.value('family')!r}; it was built as {family}")
+    if settings.unused():
+        notes.append(f"config keys not used by {family}: {', '.join(settings.unused())}")
+    return notes
 
 
 def _config_for(checkpoint: Checkpoint, path: Path, given: str | Path | None) -> ModelConfig:

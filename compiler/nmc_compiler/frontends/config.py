@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,6 @@ ALIASES = {
     "dim": "embed_dims",
     "mlp_ratio": "mlp_ratios",
     "in_chans": "in_channels",
-    "num_classes": "num_classes",
     "model": "family",
     "threshold": "v_threshold",
 }
@@ -29,13 +30,18 @@ MAX_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Values by the authors' constructor names. ``evidence`` says config, family or checkpoint."""
+    """Values by the authors' constructor names. ``evidence`` says config, family or checkpoint.
+
+    ``asked`` collects the keys that a front end looked up; what was never asked for had no effect.
+    """
 
     values: dict[str, Attr] = field(default_factory=dict)
     source: str = "no config"
+    asked: set[str] = field(default_factory=set, compare=False, repr=False)
 
     def get(self, key: str) -> Attr:
         """A value; missing ones are asked for by name."""
+        self.asked.add(key)
         if key not in self.values:
             raise FrontendError(
                 f"the model needs '{key}', which a checkpoint cannot tell ({self.source}); "
@@ -47,18 +53,41 @@ class ModelConfig:
         return self.get(key).value
 
     def has(self, key: str) -> bool:
+        self.asked.add(key)
         return key in self.values
+
+    def unused(self) -> list[str]:
+        """Keys of the config that no one asked for."""
+        return [k for k, a in self.values.items() if a.evidence == "config" and k not in self.asked]
 
     def with_defaults(self, evidence: str, **values: Any) -> ModelConfig:
         """Add values where the config is silent."""
         added = {k: Attr(v, evidence) for k, v in values.items() if k not in self.values}
-        return ModelConfig({**self.values, **added}, self.source)
+        return ModelConfig({**self.values, **added}, self.source, self.asked)
 
     def integer(self, key: str, least: int = 1) -> int:
         got = self.value(key)
         if not isinstance(got, int) or isinstance(got, bool) or got < least:
             raise FrontendError(
-                f"config '{key}' must be a whole number >= {least}, got {got!r} ({self.source})"
+                f"config '{key}' must be a whole number >= {least}, got {reprlib.repr(got)} ({self.source})"
+            )
+        return got
+
+    def number(self, key: str) -> Attr:
+        """A finite positive number, with its evidence."""
+        got = self.value(key)
+        if not isinstance(got, (int, float)) or isinstance(got, bool) or not 0 < got < math.inf:
+            raise FrontendError(
+                f"config '{key}' must be a number > 0, got {reprlib.repr(got)} ({self.source})"
+            )
+        return self.get(key)
+
+    def flag(self, key: str) -> bool:
+        """A true/false setting; absent means false."""
+        got = self.value(key) if self.has(key) else False
+        if not isinstance(got, bool):
+            raise FrontendError(
+                f"config '{key}' must be true or false, got {reprlib.repr(got)} ({self.source})"
             )
         return got
 
@@ -66,9 +95,11 @@ class ModelConfig:
         """Cross-check a value that shapes tell; where the config is silent the inferred one is taken."""
         if key in self.values and self.value(key) != inferred:
             raise FrontendError(
-                f"config says {key} = {self.value(key)!r}, but {how} says {inferred!r} ({self.source})"
+                f"config says {key} = {reprlib.repr(self.value(key))}, but {how} says {inferred!r} "
+                f"({self.source})"
             )
-        return ModelConfig({**self.values, key: Attr(inferred, "checkpoint")}, self.source)
+        self.asked.add(key)
+        return ModelConfig({**self.values, key: Attr(inferred, "checkpoint")}, self.source, self.asked)
 
 
 def read_config(path: Path) -> ModelConfig:
@@ -77,7 +108,7 @@ def read_config(path: Path) -> ModelConfig:
         if path.stat().st_size > MAX_BYTES:
             raise FrontendError(f"config {path} is larger than {MAX_BYTES} bytes")
         text = path.read_text(encoding="utf-8")
-        data = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        data = _read_json(text) if path.suffix == ".json" else _read_yaml(text)
     except (OSError, UnicodeDecodeError) as error:
         raise FrontendError(f"cannot read config {path}: {error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -87,6 +118,39 @@ def read_config(path: Path) -> ModelConfig:
     return parse_config(data, f"config {path}")
 
 
+def _read_json(text: str) -> Any:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        _refuse_twice([key for key, _ in pairs])
+        return dict(pairs)
+
+    return json.loads(text, object_pairs_hook=unique)
+
+
+def _read_yaml(text: str) -> Any:
+    loader = _UniqueKeys(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """``yaml.safe_load`` that refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        _refuse_twice([key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)])
+        return super().construct_mapping(node, deep)
+
+
+def _refuse_twice(keys: list[str]) -> None:
+    """JSON and YAML readers keep the last of two equal keys; here that is an error."""
+    seen: set[str] = set()
+    for key in keys:
+        if key in seen:
+            raise ValueError(f"key {reprlib.repr(key)} is given twice")
+        seen.add(key)
+
+
 def parse_config(data: Any, source: str) -> ModelConfig:
     """Check and normalise plain data to a ModelConfig."""
     if isinstance(data, dict) and isinstance(data.get("config"), dict):
@@ -94,12 +158,20 @@ def parse_config(data: Any, source: str) -> ModelConfig:
     if not isinstance(data, dict):
         raise FrontendError(f"{source} must be a mapping of names to values, got {type(data).__name__}")
     values: dict[str, Attr] = {}
-    for key, value in data.items():
-        name = ALIASES.get(str(key), str(key))
-        if name in values and values[name].value != _plain(value):
-            raise FrontendError(f"{source}: '{key}' and another name for '{name}' disagree")
-        values[name] = Attr(_plain(value), "config")
+    for key, given in data.items():
+        for name, value in _named(str(key), _plain(given)):
+            if name in values and values[name].value != value:
+                raise FrontendError(f"{source}: '{key}' and another name for '{name}' disagree")
+            values[name] = Attr(value, "config")
     return ModelConfig(values, source)
+
+
+def _named(key: str, value: Any) -> list[tuple[str, Any]]:
+    """A setting by its constructor name; ``img_size`` (one number or height, width) is two settings."""
+    if key == "img_size":
+        h, w = value if isinstance(value, tuple) and len(value) == 2 else (value, value)
+        return [("img_size_h", h), ("img_size_w", w)]
+    return [(ALIASES.get(key, key), value)]
 
 
 def _plain(value: Any) -> Any:

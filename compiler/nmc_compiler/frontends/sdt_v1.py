@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import reprlib
+
 import numpy as np
 
 from nmc_compiler.errors import FrontendError
-from nmc_compiler.frontends.build import FamilyBuilder, count_blocks
+from nmc_compiler.frontends.build import FamilyBuilder, axis, count_blocks, ratio
 from nmc_compiler.frontends.config import ModelConfig
 from nmc_compiler.graph import Attr, Graph
 
@@ -29,17 +31,17 @@ def recognise(keys: set[str]) -> bool:
 
 def configure(tensors: dict[str, np.ndarray], config: ModelConfig) -> ModelConfig:
     """What shapes tell, checked against the config; family constants where it is silent."""
-    config = config.with_defaults("family", tau=2.0, v_threshold=1.0, attn_threshold=0.5, spike_mode="lif")
-    config = config.agree("embed_dims", int(tensors["head.weight"].shape[1]), "head.weight")
-    config = config.agree("num_classes", int(tensors["head.weight"].shape[0]), "head.weight")
-    config = config.agree("in_channels", int(tensors[KNOWN[0]].shape[1]), KNOWN[0])
+    config = config.with_defaults("family", tau=2.0, v_threshold=1.0, attn_threshold=0.5)
+    config = config.agree("embed_dims", axis(tensors, "head.weight", 1, 2), "head.weight")
+    config = config.agree("num_classes", axis(tensors, "head.weight", 0, 2), "head.weight")
+    config = config.agree("in_channels", axis(tensors, KNOWN[0], 1, 4), KNOWN[0])
     config = config.agree("depths", count_blocks(tensors, "block"), "the block.N keys")
-    if config.value("spike_mode") not in ("lif", "plif"):
-        raise FrontendError(
-            f"spike_mode '{config.value('spike_mode')}' is not known to sdt_v1; it has lif and plif"
-        )
+    hidden, width = axis(tensors, KNOWN[2], 0, 4), axis(tensors, KNOWN[2], 1, 4)
+    config = config.agree("mlp_ratios", ratio(hidden, width), KNOWN[2])
+    learned = "patch_embed.proj_lif.w" in tensors
+    config = config.agree("spike_mode", "plif" if learned else "lif", "the presence of *_lif.w")
     for flag in ("dvs_mode", "TET"):
-        if config.has(flag) and config.value(flag):
+        if config.flag(flag):
             raise FrontendError(
                 f"config sets {flag}, which nmc cannot lower yet for sdt_v1; only {flag}: false compiles"
             )
@@ -55,7 +57,7 @@ def build(tensors: dict[str, np.ndarray], config: ModelConfig) -> tuple[Graph, l
         tensors,
         config,
         timesteps,
-        input_time=bool(config.has("input_time") and config.value("input_time")),
+        input_time=config.flag("input_time"),
     )
     shape = (config.integer("in_channels"), config.integer("img_size_h"), config.integer("img_size_w"))
     x = _stem(b, b.graph.add("input", id="x", shape=Attr(shape, "config")))
@@ -70,7 +72,8 @@ def _pooling(config: ModelConfig) -> str:
     pooling = str(config.value("pooling_stat"))
     if len(pooling) != 4 or set(pooling) - {"0", "1"}:
         raise FrontendError(
-            f'pooling_stat must be four digits 0 or 1 in quotes, such as "0011", got {pooling!r}'
+            f'pooling_stat must be four digits 0 or 1 in quotes, such as "0011", got {reprlib.repr(pooling)} '
+            f"({config.source})"
         )
     return pooling
 
@@ -81,10 +84,11 @@ def _stem(b: FamilyBuilder, x: str) -> str:
         x = b.conv_bn(x, f"patch_embed.proj_conv{stage}", f"patch_embed.proj_bn{stage}", pad=1)
         x = b.lif(x, f"patch_embed.proj_lif{stage}")
         x = b.maxpool(x) if pooling[i] == "1" else x
-    x = b.conv_bn(x, "patch_embed.proj_conv3", "patch_embed.proj_bn3", pad=1)
+    width = b.config.integer("embed_dims")
+    x = b.conv_bn(x, "patch_embed.proj_conv3", "patch_embed.proj_bn3", pad=1, out=width)
     x = b.maxpool(x) if pooling[3] == "1" else x
     s = b.lif(x, "patch_embed.proj_lif3")
-    return b.graph.add("add", x, b.conv_bn(s, "patch_embed.rpe_conv", "patch_embed.rpe_bn", pad=1))
+    return b.graph.add("add", x, b.conv_bn(s, "patch_embed.rpe_conv", "patch_embed.rpe_bn", pad=1, out=width))
 
 
 def _block(b: FamilyBuilder, x: str, p: str, heads: int) -> str:
@@ -97,17 +101,18 @@ def _attention(b: FamilyBuilder, x: str, p: str, heads: int) -> str:
     channels = b.graph.nodes[x].type.shape[0]
     if channels % heads:
         raise FrontendError(f"num_heads = {heads} does not divide embed_dims = {channels}")
-    talking = b.state.get(f"{p}.talking_heads.weight")
-    if talking is not None and talking.shape[0] != heads:
-        raise FrontendError(
-            f"config says num_heads = {heads}, but {p}.talking_heads.weight says {talking.shape[0]}"
+    if f"{p}.talking_heads.weight" in b.state:
+        b.config.agree(
+            "num_heads", axis(b.state, f"{p}.talking_heads.weight", 0, 3), f"{p}.talking_heads.weight"
         )
     s = b.lif(x, f"{p}.shortcut_lif")
-    q, k, v = (b.lif(b.conv_bn(s, f"{p}.{n}_conv", f"{p}.{n}_bn"), f"{p}.{n}_lif") for n in "qkv")
+    q, k, v = (
+        b.lif(b.conv_bn(s, f"{p}.{n}_conv", f"{p}.{n}_bn", out=channels), f"{p}.{n}_lif") for n in "qkv"
+    )
     counts = b.graph.add("map", b.graph.add("mul", k, v, name=f"{p}.kv"), mode="reduce")
     mask = b.lif(counts, f"{p}.talking_heads_lif", "attn_threshold", "heads", heads)
     masked = b.graph.add("mul", q, mask, name=f"{p}.qkv")
-    return b.conv_bn(masked, f"{p}.proj_conv", f"{p}.proj_bn", bias=True)
+    return b.conv_bn(masked, f"{p}.proj_conv", f"{p}.proj_bn", bias=True, out=channels)
 
 
 def _mlp(b: FamilyBuilder, x: str, p: str) -> str:
@@ -116,5 +121,6 @@ def _mlp(b: FamilyBuilder, x: str, p: str) -> str:
         b.graph.nodes[h].type.shape == b.graph.nodes[x].type.shape
     ):  # mlp_ratios = 1: the authors' inner residual
         h = x = b.graph.add("add", x, h)
-    h = b.conv_bn(b.lif(h, f"{p}.fc2_lif"), f"{p}.fc2_conv", f"{p}.fc2_bn", bias=True)
+    width = b.graph.nodes[x].type.shape[0]
+    h = b.conv_bn(b.lif(h, f"{p}.fc2_lif"), f"{p}.fc2_conv", f"{p}.fc2_bn", bias=True, out=width)
     return b.graph.add("add", x, h)

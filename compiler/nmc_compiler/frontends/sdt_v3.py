@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from nmc_compiler.errors import FrontendError
-from nmc_compiler.frontends.build import FamilyBuilder, count_blocks
+from nmc_compiler.frontends.build import FamilyBuilder, axis, count_blocks, ratio
 from nmc_compiler.frontends.config import ModelConfig
 from nmc_compiler.graph import Attr, Graph
 
@@ -17,7 +17,7 @@ KNOWN = (
     "block3.0.attn.q_conv.0.weight",
     "head.weight",
 )
-STAGES = ("ConvBlock1_1", "ConvBlock1_2", "ConvBlock2_1", "ConvBlock2_2", "block3", "block4")
+FC1 = "block3.0.mlp.fc1_conv.weight"
 
 
 def recognise(keys: set[str]) -> bool:
@@ -28,10 +28,12 @@ def recognise(keys: set[str]) -> bool:
 def configure(tensors: dict[str, np.ndarray], config: ModelConfig) -> ModelConfig:
     """What shapes tell, checked against the config; family constants where it is silent."""
     config = config.with_defaults("family", T=1, D=4, norm=4)
-    dims = tuple(int(tensors[f"downsample{s}.encode_conv.weight"].shape[0]) for s in ("1_2", "2", "3", "4"))
+    dims = tuple(axis(tensors, f"downsample{s}.encode_conv.weight", 0, 4) for s in ("1_2", "2", "3", "4"))
     config = config.agree("embed_dim", dims, "the downsample*.encode_conv shapes")
-    config = config.agree("num_classes", int(tensors["head.weight"].shape[0]), "head.weight")
-    config = config.agree("in_channels", int(tensors[KNOWN[0]].shape[1]), KNOWN[0])
+    config = config.agree("num_classes", axis(tensors, "head.weight", 0, 2), "head.weight")
+    config = config.agree("in_channels", axis(tensors, KNOWN[0], 1, 4), KNOWN[0])
+    hidden, width = axis(tensors, FC1, 0, 3), axis(tensors, FC1, 1, 3)
+    config = config.agree("mlp_ratios", ratio(hidden, width), FC1)
     if config.integer("T") != 1:
         raise FrontendError(
             f"config says T = {config.value('T')}; the sdt_v3 base model has no time axis (T = 1)"
@@ -60,7 +62,7 @@ def build(tensors: dict[str, np.ndarray], config: ModelConfig) -> tuple[Graph, l
 
 
 def _spike(b: FamilyBuilder, x: str, name: str, layout: str = "CHW") -> str:
-    return b.multilevel(x, name, b.config.get("norm"), layout)
+    return b.multilevel(x, name, b.config.number("norm"), layout)
 
 
 def _down(b: FamilyBuilder, x: str, p: str, stride: int) -> str:
@@ -76,7 +78,8 @@ def _sep_conv(b: FamilyBuilder, x: str, p: str) -> str:
     h = b.conv_bn(
         _spike(b, h, f"{p}.spike2"), f"{p}.dwconv.0", f"{p}.dwconv.1", pad=kernel // 2, groups=groups
     )
-    h = b.conv_bn(_spike(b, h, f"{p}.spike3"), f"{p}.pwconv2.0", f"{p}.pwconv2.1")
+    out = b.graph.nodes[x].type.shape[0]
+    h = b.conv_bn(_spike(b, h, f"{p}.spike3"), f"{p}.pwconv2.0", f"{p}.pwconv2.1", out=out)
     return b.graph.add("add", x, h)
 
 
@@ -85,7 +88,8 @@ def _conv_stage(b: FamilyBuilder, x: str, stage: str) -> str:
         p = f"{stage}.{i}"
         x = _sep_conv(b, x, f"{p}.Conv")
         h = b.conv_bn(_spike(b, x, f"{p}.spike1"), f"{p}.conv1", f"{p}.bn1", pad=1)
-        h = b.conv_bn(_spike(b, h, f"{p}.spike2"), f"{p}.conv2", f"{p}.bn2", pad=1)
+        out = b.graph.nodes[x].type.shape[0]
+        h = b.conv_bn(_spike(b, h, f"{p}.spike2"), f"{p}.conv2", f"{p}.bn2", pad=1, out=out)
         x = b.graph.add("add", x, h)
     return x
 
@@ -94,18 +98,23 @@ def _block(b: FamilyBuilder, x: str, p: str) -> str:
     x = _sep_conv(b, x, f"{p}.conv")
     x = b.graph.add("add", x, _attention(b, x, f"{p}.attn"))
     h = b.conv_bn(_spike(b, x, f"{p}.mlp.fc1_spike", "CN"), f"{p}.mlp.fc1_conv", f"{p}.mlp.fc1_bn", bias=True)
-    h = b.conv_bn(_spike(b, h, f"{p}.mlp.fc2_spike", "CN"), f"{p}.mlp.fc2_conv", f"{p}.mlp.fc2_bn", bias=True)
+    s, out = _spike(b, h, f"{p}.mlp.fc2_spike", "CN"), b.graph.nodes[x].type.shape[0]
+    h = b.conv_bn(s, f"{p}.mlp.fc2_conv", f"{p}.mlp.fc2_bn", bias=True, out=out)
     return b.graph.add("add", x, h)
 
 
 def _attention(b: FamilyBuilder, x: str, p: str) -> str:
     """E-SDSA (A8): MS((q k^T) v * 2/sqrt(d)), v wider than q and k."""
-    heads = b.config.integer("num_heads")
+    heads, channels = b.config.integer("num_heads"), b.graph.nodes[x].type.shape[0]
+    wide = axis(b.state, f"{p}.v_conv.0.weight", 0, 4)
+    if channels % heads or wide % heads:
+        raise FrontendError(f"num_heads = {heads} does not divide the {channels} and {wide} channels of {p}")
     s = _spike(b, x, f"{p}.head_spike")
-    q, k, v = (_spike(b, b.conv_bn(s, f"{p}.{n}_conv.0", f"{p}.{n}_conv.1"), f"{p}.{n}_spike") for n in "qkv")
-    channels = b.graph.nodes[q].type.shape[0]
-    if channels % heads:
-        raise FrontendError(f"num_heads = {heads} does not divide the {channels} channels of {p}")
+    q, k, v = (
+        _spike(b, b.conv_bn(s, f"{p}.{n}_conv.0", f"{p}.{n}_conv.1", out=out), f"{p}.{n}_spike")
+        for n, out in (("q", channels), ("k", channels), ("v", wide))
+    )
     scale = Attr(2.0 / math.sqrt(channels // heads), "family")
     current = b.graph.add("attn", q, k, v, heads=Attr(heads, "config"), scale=scale)
-    return b.conv_bn(_spike(b, current, f"{p}.attn_spike", "CN"), f"{p}.proj_conv.0", f"{p}.proj_conv.1")
+    s = _spike(b, current, f"{p}.attn_spike", "CN")
+    return b.conv_bn(s, f"{p}.proj_conv.0", f"{p}.proj_conv.1", out=channels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nmc_compiler.errors import FrontendError
-from nmc_compiler.frontends.build import FamilyBuilder, count_blocks
+from nmc_compiler.frontends.build import FamilyBuilder, axis, count_blocks, ratio
 from nmc_compiler.frontends.config import ModelConfig
 from nmc_compiler.graph import Attr, Graph
 
@@ -31,9 +31,11 @@ def recognise(keys: set[str]) -> bool:
 def configure(tensors: dict[str, np.ndarray], config: ModelConfig) -> ModelConfig:
     """What shapes tell, checked against the config; family constants where it is silent."""
     config = config.with_defaults("family", tau=2.0, v_threshold=1.0, attn_threshold=0.5, attn_scale=0.125)
-    config = config.agree("embed_dims", int(tensors["head.weight"].shape[1]), "head.weight")
-    config = config.agree("num_classes", int(tensors["head.weight"].shape[0]), "head.weight")
-    config = config.agree("in_channels", int(tensors[KNOWN[0]].shape[1]), KNOWN[0])
+    config = config.agree("embed_dims", axis(tensors, "head.weight", 1, 2), "head.weight")
+    config = config.agree("num_classes", axis(tensors, "head.weight", 0, 2), "head.weight")
+    config = config.agree("in_channels", axis(tensors, KNOWN[0], 1, 4), KNOWN[0])
+    hidden, width = axis(tensors, KNOWN[2], 0, 2), axis(tensors, KNOWN[2], 1, 2)
+    config = config.agree("mlp_ratios", ratio(hidden, width), KNOWN[2])
     return config.agree("depths", count_blocks(tensors, "block"), "the block.N keys")
 
 
@@ -46,14 +48,14 @@ def build(tensors: dict[str, np.ndarray], config: ModelConfig) -> tuple[Graph, l
         tensors,
         config,
         timesteps,
-        input_time=bool(config.has("input_time") and config.value("input_time")),
+        input_time=config.flag("input_time"),
     )
     shape = (config.integer("in_channels"), config.integer("img_size_h"), config.integer("img_size_w"))
     x = _stem(b, b.graph.add("input", id="x", shape=Attr(shape, "config")))
     for i in range(config.integer("depths")):
         x = b.graph.add("add", x, _attention(b, x, f"block.{i}.attn", heads))
-        h = _unit(b, x, f"block.{i}.mlp.fc1")
-        x = b.graph.add("add", x, _unit(b, h, f"block.{i}.mlp.fc2"))
+        h = _unit(b, x, f"block.{i}.mlp.fc1", None)
+        x = b.graph.add("add", x, _unit(b, h, f"block.{i}.mlp.fc2", config.integer("embed_dims")))
     _head(b, x)
     return b.finish(DEAD)
 
@@ -69,17 +71,19 @@ def _head(b: FamilyBuilder, x: str) -> None:
 
 def _stem(b: FamilyBuilder, x: str) -> str:
     """Spiking patch splitting; pools on spikes after stages 2 and 3 (the CIFAR file)."""
+    width = b.config.integer("embed_dims")
     for stage in ("", "1", "2", "3"):
-        x = b.conv_bn(x, f"patch_embed.proj_conv{stage}", f"patch_embed.proj_bn{stage}", pad=1)
+        out = width if stage == "3" else None
+        x = b.conv_bn(x, f"patch_embed.proj_conv{stage}", f"patch_embed.proj_bn{stage}", pad=1, out=out)
         x = b.lif(x, f"patch_embed.proj_lif{stage}")
         x = b.maxpool(x) if stage in ("2", "3") else x
-    s = b.lif(b.conv_bn(x, "patch_embed.rpe_conv", "patch_embed.rpe_bn", pad=1), "patch_embed.rpe_lif")
-    return b.graph.add("add", x, s)
+    current = b.conv_bn(x, "patch_embed.rpe_conv", "patch_embed.rpe_bn", pad=1, out=width)
+    return b.graph.add("add", x, b.lif(current, "patch_embed.rpe_lif"))
 
 
-def _unit(b: FamilyBuilder, x: str, p: str) -> str:
+def _unit(b: FamilyBuilder, x: str, p: str, out: int | None) -> str:
     """Linear (bias) -> BN1d -> LIF over tokens; recorded as [N, C]."""
-    return b.lif(b.conv_bn(x, f"{p}_linear", f"{p}_bn", bias=True), f"{p}_lif", layout="NC")
+    return b.lif(b.conv_bn(x, f"{p}_linear", f"{p}_bn", bias=True, out=out), f"{p}_lif", layout="NC")
 
 
 def _attention(b: FamilyBuilder, x: str, p: str, heads: int) -> str:
@@ -87,6 +91,7 @@ def _attention(b: FamilyBuilder, x: str, p: str, heads: int) -> str:
     channels = b.graph.nodes[x].type.shape[0]
     if channels % heads:
         raise FrontendError(f"num_heads = {heads} does not divide embed_dims = {channels}")
-    q, k, v = (_unit(b, x, f"{p}.{n}") for n in "qkv")
-    current = b.graph.add("attn", q, k, v, heads=Attr(heads, "config"), scale=b.config.get("attn_scale"))
-    return _unit(b, b.lif(current, f"{p}.attn_lif", "attn_threshold", "NC"), f"{p}.proj")
+    q, k, v = (_unit(b, x, f"{p}.{n}", channels) for n in "qkv")
+    scale = b.config.number("attn_scale")
+    current = b.graph.add("attn", q, k, v, heads=Attr(heads, "config"), scale=scale)
+    return _unit(b, b.lif(current, f"{p}.attn_lif", "attn_threshold", "NC"), f"{p}.proj", channels)

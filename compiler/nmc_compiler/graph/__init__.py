@@ -1,7 +1,6 @@
 """SpikeGraph: ops, values, text form, verifier, reference interpreter."""
 
-from nmc_compiler.graph import ops_linear as _linear  # registers its ops
-from nmc_compiler.graph import ops_neuron as _neuron  # registers its ops
+from nmc_compiler.graph import ops_linear, ops_neuron
 from nmc_compiler.graph.graph import Graph, GraphBuilder, Node, Use, rebuild
 from nmc_compiler.graph.registry import OpSpec, known_ops, op_spec, register
 from nmc_compiler.graph.types import Attr, Kind, Ref, ValueType
@@ -17,6 +16,8 @@ __all__ = [
     "Use",
     "ValueType",
     "known_ops",
+    "ops_linear",
+    "ops_neuron",
     "op_spec",
     "rebuild",
     "register",

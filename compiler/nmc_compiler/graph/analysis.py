@@ -11,7 +11,7 @@ from nmc_compiler.graph.registry import op_spec
 
 def dataflow(graph: Graph) -> nx.MultiDiGraph:
     """Nodes by id; every edge carries its ``lag``."""
-    g = nx.MultiDiGraph()
+    g: nx.MultiDiGraph = nx.MultiDiGraph()
     g.add_nodes_from(n.id for n in graph)
     for n in graph:
         for use in n.inputs:
@@ -21,8 +21,8 @@ def dataflow(graph: Graph) -> nx.MultiDiGraph:
 
 def check_acyclic(graph: Graph) -> None:
     """Refuse a cycle without lag, naming its nodes."""
-    unlagged = nx.DiGraph()
-    unlagged.add_edges_from((a, b) for a, b, lag in dataflow(graph).edges(data="lag") if not lag)
+    unlagged: nx.DiGraph = nx.DiGraph()
+    unlagged.add_edges_from((use.node, n.id) for n in graph for use in n.inputs if not use.lag)
     try:
         cycle = nx.find_cycle(unlagged)
     except nx.NetworkXNoCycle:

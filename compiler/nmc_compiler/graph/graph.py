@@ -134,18 +134,12 @@ class GraphBuilder:
         return f"{op}{k}"
 
     def build(self) -> Graph:
-        used = {
-            a.value.key for n in self.nodes.values() for a in n.attrs.values() if isinstance(a.value, Ref)
-        }
+        used = {a.value.key for n in self.nodes.values() for a in n.attrs.values() if isinstance(a.value, Ref)}
         tensors = {k: v for k, v in self.tensors.items() if k in used}
-        return Graph(
-            self.name, self.timesteps, tuple(self.nodes.values()), tensors, self.numbers, **self.flags
-        )
+        return Graph(self.name, self.timesteps, tuple(self.nodes.values()), tensors, self.numbers, **self.flags)
 
 
-def rebuild(
-    graph: Graph, nodes: list[Node], tensors: dict[str, np.ndarray] | None = None, **changes: Any
-) -> Graph:
+def rebuild(graph: Graph, nodes: list[Node], tensors: dict[str, np.ndarray] | None = None, **changes: Any) -> Graph:
     """A graph with other nodes (and tensors): unused tensors dropped, every type inferred afresh."""
     flags = {"record_time": graph.record_time, "input_time": graph.input_time}
     builder = GraphBuilder(graph.name, graph.timesteps, changes.get("numbers", graph.numbers), **flags)

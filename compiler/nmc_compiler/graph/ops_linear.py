@@ -11,8 +11,20 @@ from nmc_compiler.graph.types import Attr, Kind, ValueType
 PAIR = (tuple,)
 
 
-def _pair(attrs: dict[str, Attr], key: str, default: tuple[int, int]) -> tuple[int, int]:
-    return attrs[key].value if key in attrs else default  # type: ignore[return-value]
+MAX_SHIFT = 31  # shifts of integer graphs: results stay far inside int64
+
+
+def _pair(attrs: dict[str, Attr], key: str, default: tuple[int, int], where: str) -> tuple[int, int]:
+    value = attrs[key].value if key in attrs else default
+    if not isinstance(value, tuple) or len(value) != 2:
+        raise VerifyError(f"{where}: {key} must be two numbers (y, x), got {value!r}")
+    return value
+
+
+def _check_shifts(attrs: dict[str, Attr], where: str) -> None:
+    for key in ("shift", "frac"):
+        if key in attrs and not 0 <= attrs[key].value <= MAX_SHIFT:  # type: ignore[operator]
+            raise VerifyError(f"{where}: {key} must lie in 0..{MAX_SHIFT}, got {attrs[key].value}")
 
 
 def window_out(size: int, kernel: int, stride: int, pad: int, dilation: int = 1) -> int:
@@ -21,17 +33,15 @@ def window_out(size: int, kernel: int, stride: int, pad: int, dilation: int = 1)
 
 
 def _conv_geometry(attrs: dict[str, Attr], kernel: tuple[int, int], shape: tuple[int, ...], where: str):
-    sy, sx = _pair(attrs, "stride", (1, 1))
-    py, px = _pair(attrs, "pad", (0, 0))
-    dy, dx = _pair(attrs, "dilation", (1, 1))
-    if min(sy, sx, dy, dx) < 1 or min(py, px) < 0:
-        raise VerifyError(f"{where}: stride and dilation must be >= 1 and pad >= 0")
+    sy, sx = _pair(attrs, "stride", (1, 1), where)
+    py, px = _pair(attrs, "pad", (0, 0), where)
+    dy, dx = _pair(attrs, "dilation", (1, 1), where)
+    if min(sy, sx, dy, dx, *kernel) < 1 or min(py, px) < 0:
+        raise VerifyError(f"{where}: kernel, stride and dilation must be >= 1 and pad >= 0")
     h = window_out(shape[1], kernel[0], sy, py, dy)
     w = window_out(shape[2], kernel[1], sx, px, dx)
     if h < 1 or w < 1:
-        raise VerifyError(
-            f"{where}: a {kernel[0]}x{kernel[1]} window does not fit input {shape[1]}x{shape[2]}"
-        )
+        raise VerifyError(f"{where}: a {kernel[0]}x{kernel[1]} window does not fit input {shape[1]}x{shape[2]}")
     return h, w
 
 
@@ -73,8 +83,9 @@ def _conv_infer(types, attrs, tensors, where):
     groups = attrs["groups"].value if "groups" in attrs else 1
     if weight.ndim != 4:
         raise VerifyError(f"{where}: weight must be [out, in/groups, kh, kw], got shape {weight.shape}")
+    _check_shifts(attrs, where)
     out, cin, kh, kw = weight.shape
-    if groups < 1 or out % groups or cin * groups != x.shape[0]:
+    if groups < 1 or out < 1 or out % groups or cin * groups != x.shape[0]:
         raise VerifyError(
             f"{where}: weight {weight.shape} with groups={groups} wants {cin * groups} input channels, "
             f"the input {x} has {x.shape[0]}"
@@ -157,9 +168,7 @@ def _bn_infer(types, attrs, tensors, where):
     for key in ("mean", "var", "weight", "bias"):
         ref = attrs.get(key)
         if ref is not None and tensors[ref.value.key].shape != (x.shape[0],):
-            raise VerifyError(
-                f"{where}: {key} must have shape ({x.shape[0]},), got {tensors[ref.value.key].shape}"
-            )
+            raise VerifyError(f"{where}: {key} must have shape ({x.shape[0]},), got {tensors[ref.value.key].shape}")
     return x
 
 
@@ -177,8 +186,37 @@ def _bn_eval(c: Call) -> np.ndarray:
 
 
 BN_ATTRS = {"mean": TENSOR, "var": TENSOR, "weight": TENSOR, "bias": TENSOR, "eps": NUMBER}
+register(OpSpec("batch_norm", 1, _bn_infer, _bn_eval, BN_ATTRS, ("mean", "var", "eps"), doc="evaluated batch norm"))
+
+
+def _pad_infer(types, attrs, tensors, where):
+    (x,) = types
+    (py, px), value = attrs["pad"].value, tensors[attrs["value"].value.key]
+    if x.is_event or min(py, px) < 0 or value.shape != (x.shape[0],):
+        raise VerifyError(f"{where}: pad2d takes a current, pads >= 0 and one value per channel, got {x}")
+    return ValueType(x.kind, (x.shape[0], x.shape[1] + 2 * py, x.shape[2] + 2 * px))
+
+
+def _pad_eval(c: Call) -> np.ndarray:
+    (py, px), x = c.attr("pad"), c.inputs[0]
+    value = c.tensor("value")
+    assert value is not None
+    shape = (*x.shape[:2], x.shape[2] + 2 * py, x.shape[3] + 2 * px)
+    out = np.broadcast_to(value.astype(np.float64)[None, :, None, None], shape).copy()
+    out[:, :, py : py + x.shape[2], px : px + x.shape[3]] = x
+    return out
+
+
 register(
-    OpSpec("batch_norm", 1, _bn_infer, _bn_eval, BN_ATTRS, ("mean", "var", "eps"), doc="evaluated batch norm")
+    OpSpec(
+        "pad2d",
+        1,
+        _pad_infer,
+        _pad_eval,
+        {"pad": PAIR, "value": TENSOR},
+        ("pad", "value"),
+        doc="pad a current with one value per channel (the ring of a RepConv's BNAndPad)",
+    )
 )
 
 
@@ -229,6 +267,8 @@ register(OpSpec("scale", 1, _scale_infer, _scale_eval, {"factor": (*NUMBER, *TEN
 
 def _sum_infer(types, attrs, tensors, where):
     (x,) = types
+    if x.signed:
+        raise VerifyError(f"{where}: signed graded spikes cannot be added as codes")
     if x.is_event:
         top = ((1 << x.bits) - 1 if x.kind is Kind.GRADED else 1) * x.shape[1] * x.shape[2]
         return ValueType(Kind.GRADED, (x.shape[0], 1, 1), top.bit_length())
@@ -252,7 +292,10 @@ def _pool_infer(types, attrs, tensors, where):
     (x,) = types
     if x.signed:
         raise VerifyError(f"{where}: cannot pool signed graded spikes")
-    h, w = _conv_geometry(attrs, attrs["kernel"].value, x.shape, where)
+    kernel, pad = _pair(attrs, "kernel", (1, 1), where), _pair(attrs, "pad", (0, 0), where)
+    if any(2 * p > k for p, k in zip(pad, kernel, strict=True)):
+        raise VerifyError(f"{where}: pad {pad} is more than half of the window {kernel}")
+    h, w = _conv_geometry(attrs, kernel, x.shape, where)
     return ValueType(x.kind, (x.shape[0], h, w), x.bits)
 
 
@@ -268,6 +311,25 @@ def _maxpool_eval(c: Call) -> np.ndarray:
 register(OpSpec("maxpool2d", 1, _pool_infer, _maxpool_eval, POOL_ATTRS, ("kernel",), doc="max over windows"))
 
 
+def _rshift_infer(types, attrs, tensors, where):
+    if types[0].is_event:
+        raise VerifyError(f"{where}: rshift takes a current, not {types[0]}")
+    _check_shifts(attrs, where)
+    return types[0]
+
+
+register(
+    OpSpec(
+        "rshift",
+        1,
+        _rshift_infer,
+        lambda c: c.inputs[0] >> c.attr("shift"),
+        {"shift": (int,)},
+        ("shift",),
+        doc="negative weight exponent, applied after summation: floor(x / 2^shift) (integer graphs)",
+    )
+)
+
 MAP_MODES = ("same", "reduce", "broadcast", "window")
 
 
@@ -278,16 +340,21 @@ def _map_infer(types, attrs, tensors, where):
         raise VerifyError(f"{where}: mode must be one of {', '.join(MAP_MODES)}, not '{mode}'")
     if not x.is_event:
         raise VerifyError(f"{where}: a map takes events, not {x}")
+    _check_shifts(attrs, where)
     if mode == "reduce":
         return ValueType(Kind.CURRENT, (x.shape[0], 1, 1))
     if mode == "broadcast":
         if x.shape[1:] != (1, 1) or "size" not in attrs:
             raise VerifyError(f"{where}: broadcast wants a (C, 1, 1) input and a size, got {x}")
-        return ValueType(Kind.CURRENT, (x.shape[0], *attrs["size"].value))
+        size = _pair(attrs, "size", (1, 1), where)
+        if min(size) < 1:
+            raise VerifyError(f"{where}: size must be >= 1, got {size}")
+        return ValueType(Kind.CURRENT, (x.shape[0], *size))
     if mode == "window":
-        return ValueType(
-            Kind.CURRENT, (x.shape[0], *_conv_geometry(attrs, attrs["kernel"].value, x.shape, where))
-        )
+        if "kernel" not in attrs:
+            raise VerifyError(f"{where}: a window map wants a kernel")
+        size = _conv_geometry(attrs, _pair(attrs, "kernel", (1, 1), where), x.shape, where)
+        return ValueType(Kind.CURRENT, (x.shape[0], *size))
     return ValueType(Kind.CURRENT, x.shape)
 
 
@@ -302,9 +369,7 @@ def _map_eval(c: Call) -> np.ndarray:
     if mode == "window":
         (kh, kw), (sy, sx), (py, px) = c.attr("kernel"), c.attr("stride", (1, 1)), c.attr("pad", (0, 0))
         xp = np.pad(x, ((0, 0), (0, 0), (py, py), (px, px)))
-        return np.lib.stride_tricks.sliding_window_view(xp, (kh, kw), axis=(2, 3))[:, :, ::sy, ::sx].sum(
-            axis=(4, 5)
-        )
+        return np.lib.stride_tricks.sliding_window_view(xp, (kh, kw), axis=(2, 3))[:, :, ::sy, ::sx].sum(axis=(4, 5))
     return x
 
 
@@ -329,11 +394,10 @@ def _attn_infer(types, attrs, tensors, where):
     if q.shape != k.shape or q.shape[1:] != v.shape[1:]:
         raise VerifyError(f"{where}: q {q}, k {k} and v {v} do not agree in shape")
     if heads < 1 or q.shape[0] % heads or v.shape[0] % heads:
-        raise VerifyError(
-            f"{where}: {heads} heads do not divide q's {q.shape[0]} and v's {v.shape[0]} channels"
-        )
+        raise VerifyError(f"{where}: {heads} heads do not divide q's {q.shape[0]} and v's {v.shape[0]} channels")
     if "order" in attrs and attrs["order"].value not in ("kv", "qk"):
         raise VerifyError(f"{where}: order must be 'kv' or 'qk'")
+    _check_shifts(attrs, where)
     return ValueType(Kind.CURRENT, v.shape)
 
 

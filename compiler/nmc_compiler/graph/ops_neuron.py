@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from nmc_compiler.errors import VerifyError
@@ -16,7 +18,19 @@ WEIGHT_SHIFT = 6  # a_in << 6 and vth << 6
 
 
 def _input_infer(types, attrs, tensors, where):
-    return ValueType(Kind.REAL, attrs["shape"].value)
+    shape = attrs["shape"].value
+    if len(shape) != 3 or min(shape) < 1:
+        raise VerifyError(f"{where}: shape must be (C, H, W), each >= 1, got {shape}")
+    return ValueType(Kind.REAL, shape)
+
+
+def _check_record(attrs, shape: tuple[int, int, int], where: str) -> None:
+    perm = attrs["record_perm"].value if "record_perm" in attrs else (0, 1, 2)
+    if sorted(perm) != [0, 1, 2]:
+        raise VerifyError(f"{where}: record_perm must reorder (0, 1, 2), got {perm}")
+    layout = attrs["record_shape"].value if "record_shape" in attrs else shape
+    if any(n < 0 for n in layout) or math.prod(layout) != math.prod(shape):
+        raise VerifyError(f"{where}: record_shape {layout} does not hold {math.prod(shape)} codes of {shape}")
 
 
 def _no_eval(c: Call) -> np.ndarray:
@@ -28,6 +42,9 @@ register(OpSpec("input", 0, _input_infer, _no_eval, {"shape": PAIR}, ("shape",),
 
 def _encode_infer(types, attrs, tensors, where):
     lo, hi = attrs["lo"].value, attrs["hi"].value
+    if types[0].is_event or lo > hi:
+        raise VerifyError(f"{where}: encode wants real values and lo <= hi, got {types[0]} and {lo}..{hi}")
+    _check_record(attrs, types[0].shape, where)
     bits = max(abs(lo), hi).bit_length() + (1 if lo < 0 else 0)
     return ValueType(Kind.GRADED, types[0].shape, bits, lo < 0)
 
@@ -64,11 +81,7 @@ def _current_in(types, where: str) -> ValueType:
 
 def _vector(attrs, tensors, key: str, channels: int, where: str) -> None:
     ref = attrs.get(key)
-    if (
-        ref is not None
-        and not isinstance(ref.value, (int, float))
-        and tensors[ref.value.key].shape != (channels,)
-    ):
+    if ref is not None and not isinstance(ref.value, (int, float)) and tensors[ref.value.key].shape != (channels,):
         raise VerifyError(f"{where}: {key} must have shape ({channels},), got {tensors[ref.value.key].shape}")
 
 
@@ -79,7 +92,8 @@ def _lif_infer(types, attrs, tensors, where):
         raise VerifyError(f"{where}: reset must be hard, soft or none")
     if attrs["compare"].value not in ("ge", "gt"):
         raise VerifyError(f"{where}: compare must be ge or gt")
-    if attrs["tau"].value < 1:
+    _check_record(attrs, x.shape, where)
+    if not attrs["tau"].value >= 1:
         raise VerifyError(f"{where}: tau must be >= 1 timestep, got {attrs['tau'].value}")
     return ValueType(Kind.SPIKE, x.shape)
 
@@ -116,6 +130,7 @@ register(
             "decay_input": (bool,),
             "gain": NUMBER,
             "bias": TENSOR,
+            "role": (str,),
             **RECORD,
         },
         ("tau", "theta", "reset", "compare", "decay_input"),
@@ -130,8 +145,9 @@ def _ml_infer(types, attrs, tensors, where):
     _vector(attrs, tensors, "bias", x.shape[0], where)
     if attrs["rounding"].value not in ("half_even", "half_up"):
         raise VerifyError(f"{where}: rounding must be half_even or half_up")
-    if attrs["levels"].value < 1:
-        raise VerifyError(f"{where}: levels must be >= 1")
+    if attrs["levels"].value < 1 or ("norm" in attrs and not attrs["norm"].value > 0):
+        raise VerifyError(f"{where}: levels must be >= 1 and norm > 0")
+    _check_record(attrs, x.shape, where)
     return ValueType(Kind.GRADED, x.shape, attrs["levels"].value.bit_length())
 
 
@@ -214,6 +230,7 @@ def _cuba_infer(types, attrs, tensors, where):
     _vector(attrs, tensors, "bias", x.shape[0], where)
     if not 0 <= attrs["dv"].value <= 4096:
         raise VerifyError(f"{where}: dv must lie in 0..4096, got {attrs['dv'].value}")
+    _check_record(attrs, x.shape, where)
     return ValueType(Kind.SPIKE, x.shape)
 
 
@@ -244,7 +261,8 @@ def _levels_infer(types, attrs, tensors, where):
     x = _current_in(types, where)
     thresholds = tensors[attrs["thresholds"].value.key]
     _vector(attrs, tensors, "bias", x.shape[0], where)
-    if thresholds.ndim != 2 or thresholds.shape[0] not in (1, x.shape[0]):
+    _check_record(attrs, x.shape, where)
+    if thresholds.ndim != 2 or thresholds.shape[0] not in (1, x.shape[0]) or not thresholds.shape[1]:
         raise VerifyError(f"{where}: thresholds must be [1 or {x.shape[0]}, D], got {thresholds.shape}")
     return ValueType(Kind.GRADED, x.shape, int(thresholds.shape[1]).bit_length())
 
@@ -272,7 +290,9 @@ register(
 
 
 def _relay_infer(types, attrs, tensors, where):
-    return ValueType(Kind.GRADED, _current_in(types, where).shape, 24, True)
+    shape = _current_in(types, where).shape
+    _check_record(attrs, shape, where)
+    return ValueType(Kind.GRADED, shape, 24, True)
 
 
 def _relay_eval(c: Call) -> np.ndarray:
@@ -280,9 +300,7 @@ def _relay_eval(c: Call) -> np.ndarray:
     return c.inputs[0]
 
 
-register(
-    OpSpec("relay", 1, _relay_infer, _relay_eval, {**RECORD}, (), neuron=True, doc="current as graded events")
-)
+register(OpSpec("relay", 1, _relay_infer, _relay_eval, {**RECORD}, (), neuron=True, doc="current as graded events"))
 
 
 def _int_readout_eval(c: Call) -> np.ndarray:

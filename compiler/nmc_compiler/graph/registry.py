@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,7 +54,7 @@ class OpSpec:
     arity: int | None
     infer: Infer
     evaluate: Callable[[Call], np.ndarray]
-    attrs: dict[str, tuple[type, ...]] = field(default_factory=dict)
+    attrs: Mapping[str, tuple[type, ...]] = field(default_factory=dict)
     required: Sequence[str] = ()
     neuron: bool = False
     doc: str = ""
@@ -68,6 +68,8 @@ class OpSpec:
                 isinstance(attr.value, bool) and bool not in self.attrs[key]
             ):
                 raise VerifyError(f"{where}: attribute '{key}' cannot be {attr.value!r}")
+            if isinstance(attr.value, tuple) and not all(type(v) is int for v in attr.value):
+                raise VerifyError(f"{where}: attribute '{key}' must hold whole numbers, got {attr.value!r}")
         for key in self.required:
             if key not in attrs:
                 raise VerifyError(f"{where}: attribute '{key}' is missing")

@@ -199,6 +199,8 @@ class Transfer:
 
     "maxpool": dst[c,y,x] += max of src over the window (padding never wins: out-of-range
     positions are left out); "sum": dst[c,0,0] += sum of src over all positions.
+    The value moved is shifted right by ``rshift`` first (arithmetic, floor): a 1x1 "maxpool" with an
+    rshift is a projection with a negative weight exponent, applied after summation as Lava does.
     """
 
     name: str
@@ -209,6 +211,7 @@ class Transfer:
     kernel: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)
     pad: tuple[int, int] = (0, 0)
+    rshift: int = 0
 
 
 @dataclass(frozen=True)
@@ -256,8 +259,8 @@ class Mapping:
                        kind 0 Conv, 1 Map, 2 Dynamic (role 0 q, 1 k, 2 v).  src_tile is the tile
                        that holds the source soma; a population of model "input" has src_tile -1.
                        An event inside the box reaches the destination tile.
-    cores      [n, 4]  chip, router x, router y, index at the router
-    ``utilisation``: per core dict resource -> (used, limit).
+    cores      [n, 4]  chip, router x, router y, index at the router.  Chips stand side by side along
+                       x in one mesh, and router x counts over all of it (chip = x // routers of a chip).
     """
 
     tiles: np.ndarray

@@ -1,0 +1,88 @@
+"""Which leaves share a dendrite.
+
+A neuron (or an in-core transfer) reads the sum of a set of leaves at its own level. Where
+sets overlap, as along a membrane residual, they can share one accumulator: a *stream*,
+which later producers keep adding to. That is right exactly if, whenever a reader looks,
+the leaves that have arrived are those of its set. Arrivals are set as late as their
+first reader allows; a reader for which that still fails gets a dendrite of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from nmc_compiler.lowering.leaves import Leaf, Leaves
+
+
+@dataclass
+class Reader:
+    """Who reads an expression: a neuron, or a transfer leaf of another dendrite."""
+
+    id: str
+    level: int
+    node_id: str
+    leaves: list[Leaf]
+    private: bool = False
+
+
+@dataclass
+class Group:
+    """A dendrite to be: its leaves with their arrival levels, and its readers."""
+
+    leaves: dict[str, Leaf] = field(default_factory=dict)
+    arrivals: dict[str, int] = field(default_factory=dict)
+    readers: list[Reader] = field(default_factory=list)
+
+
+def group_dendrites(leaves: Leaves, neurons: list[tuple[str, str]], share: bool) -> list[Group]:
+    """Dendrites for ``neurons`` (id, node id of the current read); ``share`` False gives each reader its own."""
+    readers = {n: Reader(n, leaves.levels[n], node, leaves.of(node), not share) for n, node in neurons}
+    while True:
+        every = _with_transfers(leaves, list(readers.values()))
+        groups = _groups(every)
+        broken = {r.id.split("<")[0] for g in groups for r in g.readers if _reads_too_much(r, g)}
+        if not broken:
+            return groups
+        for name in broken:
+            readers[name].private = True
+
+
+def _with_transfers(leaves: Leaves, readers: list[Reader]) -> list[Reader]:
+    """Add a reader for each transfer leaf; a leaf shared by several readers is one transfer, at the first's level."""
+    every = list(readers)
+    pending = list(readers)
+    while pending:
+        found: dict[str, Reader] = {}
+        for reader in pending:
+            for leaf in (x for x in reader.leaves if x.kind == "transfer"):
+                owner = f"{reader.id}<{leaf.key}" if reader.private else f"<{leaf.key}"
+                known = found.get(owner)
+                level = reader.level if known is None else min(known.level, reader.level)
+                found[owner] = Reader(owner, level, leaf.reads, leaves.of(leaf.reads), reader.private)
+        pending = [r for r in found.values() if r.id not in {e.id for e in every}]
+        every += pending
+    return every
+
+
+def _groups(readers: list[Reader]) -> list[Group]:
+    """Readers that share a leaf share a group; private readers stand alone."""
+    groups: list[Group] = []
+    for reader in readers:
+        keys = {leaf.key for leaf in reader.leaves}
+        touching = [] if reader.private else [g for g in groups if keys & set(g.leaves) and not g.readers[0].private]
+        merged = Group()
+        for g in touching:
+            merged.leaves |= g.leaves
+            merged.readers += g.readers
+        merged.leaves |= {leaf.key: leaf for leaf in reader.leaves}
+        merged.readers.append(reader)
+        groups = [g for g in groups if g not in touching] + [merged]
+    for group in groups:
+        for key in group.leaves:
+            group.arrivals[key] = min(r.level for r in group.readers if any(x.key == key for x in r.leaves))
+    return groups
+
+
+def _reads_too_much(reader: Reader, group: Group) -> bool:
+    mine = {leaf.key for leaf in reader.leaves}
+    return any(at <= reader.level for key, at in group.arrivals.items() if key not in mine)

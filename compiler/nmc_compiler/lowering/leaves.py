@@ -1,0 +1,109 @@
+"""What adds up to a current: the leaves below a node of the integer graph.
+
+A leaf is one projection (conv2d, map, attn), the host's current, or an in-core transfer
+(max-pool on currents, sum over positions, right shift). ``add`` nodes are looked through.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from nmc_compiler.errors import LoweringError
+from nmc_compiler.graph import Graph, Node
+from nmc_compiler.graph.analysis import is_neuron
+from nmc_compiler.passes.base import label
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One contribution. ``node`` is the graph node; ``collapse``: its positions are summed on arrival.
+
+    ``transfer`` leaves read the sub-expression ``reads`` in the same core.
+    """
+
+    kind: Literal["conv", "map", "attn", "host", "transfer"]
+    node: Node
+    collapse: bool = False
+    reads: str = ""  # node id of a transfer's input expression
+    mode: Literal["maxpool", "sum"] = "maxpool"
+    rshift: int = 0
+
+    @property
+    def key(self) -> str:
+        return f"{self.node.id}{'+sum' if self.collapse else ''}"
+
+
+KINDS = {"conv2d": "conv", "map": "map", "attn": "attn", "host_conv2d": "host"}
+
+
+class Leaves:
+    """Leaves of expressions, and levels of neurons, of one graph."""
+
+    def __init__(self, graph: Graph, keep_linear: bool) -> None:
+        """``keep_linear``: bring sums over positions into the projections wherever they are linear in events."""
+        self.graph, self.by_id, self.users = graph, graph.by_id(), graph.users()
+        self.keep_linear = keep_linear
+        self.levels: dict[str, int] = {}
+        for node in graph:
+            if any(use.lag for use in node.inputs):
+                raise LoweringError(f"'{label(node)}' reads an earlier timestep; recurrent edges are not lowered yet")
+            if node.op == "encode":
+                self.levels[node.id] = 0
+            elif is_neuron(node):
+                self.levels[node.id] = self.first_level(node.operands[0])
+
+    def of(self, node_id: str) -> list[Leaf]:
+        """Leaves whose sum is the value of ``node_id``."""
+        node = self.by_id[node_id]
+        if node.op == "add":
+            return [leaf for operand in node.operands for leaf in self.of(operand)]
+        if node.op in KINDS:
+            return [Leaf(KINDS[node.op], node)]  # type: ignore[arg-type]
+        if node.op == "rshift":
+            return [self._shifted(node)]
+        if node.op == "maxpool2d":
+            return [Leaf("transfer", node, reads=node.operands[0])]
+        if node.op == "sum_positions":
+            return self._summed(node)
+        raise LoweringError(f"{node.op} '{label(node)}' cannot stand between projections and a neuron")
+
+    def _shifted(self, node: Node) -> Leaf:
+        source = self.by_id[node.operands[0]]
+        if source.op == "sum_positions" and not self._collapses(source):
+            return Leaf("transfer", node, reads=source.operands[0], mode="sum", rshift=node.attr("shift"))
+        return Leaf("transfer", node, reads=source.id, rshift=node.attr("shift"))
+
+    def _summed(self, node: Node) -> list[Leaf]:
+        if not self._collapses(node):
+            return [Leaf("transfer", node, reads=node.operands[0], mode="sum")]
+        return [Leaf("conv", leaf.node, collapse=True) for leaf in self.of(node.operands[0])]
+
+    def _collapses(self, node: Node) -> bool:
+        """Whether a sum over positions can be taken by the projections themselves."""
+        inner = self.of(node.operands[0])
+        linear = all(leaf.kind == "conv" and not leaf.collapse for leaf in inner)
+        alone = len(self.users[node.operands[0]]) == 1
+        return linear and (alone or self.keep_linear)
+
+    def first_level(self, node_id: str) -> int:
+        """Earliest level at which every event behind an expression has arrived."""
+        return max((self.leaf_level(leaf) for leaf in self.of(node_id)), default=0)
+
+    def leaf_level(self, leaf: Leaf) -> int:
+        """Earliest level at which one leaf is complete."""
+        if leaf.kind == "host":
+            return 0
+        if leaf.kind == "transfer":
+            return self.first_level(leaf.reads)
+        if leaf.kind != "attn":
+            return self.levels[self.source(leaf.node.operands[0])] + 1
+        q, k, v = (self.levels[self.source(i)] for i in leaf.node.operands)
+        written, read = ((k, v), q) if leaf.node.attr("order") == "kv" else ((k, q), v)
+        return max(max(written) + 2, read + 1)
+
+    def source(self, node_id: str) -> str:
+        """The population behind an operand of a projection."""
+        if node_id not in self.levels:
+            raise LoweringError(f"'{label(self.by_id[node_id])}' feeds a projection but emits no events")
+        return node_id

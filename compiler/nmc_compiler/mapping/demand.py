@@ -1,0 +1,191 @@
+"""What tiles of a cluster would need of a core, for any way to cut it.
+
+Every need is a sum of terms, and every term a product of one factor per axis, because
+channels, rows and columns are cut independently. The largest tile of a cut is therefore
+known from the largest factor along each axis, and thousands of cuts are weighed at once.
+Numbers are upper bounds of `resources.core_usage`: axons that several tiles of one core
+share are counted for each.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nmc_compiler.mapping.cluster import Cluster, held_spans, somas_once
+from nmc_compiler.mapping.intervals import length, overlap
+from nmc_compiler.mapping.reach import Reach, find_reaches
+from nmc_compiler.mapping.resources import (
+    RESOURCES,
+    Sizes,
+    block_bits,
+    block_key,
+    extra_accumulators,
+    limits,
+    sizes,
+    threshold_rows,
+)
+from nmc_compiler.program.model import Program
+from nmc_compiler.target import Target
+
+Cut = tuple[np.ndarray, np.ndarray, np.ndarray]  # intervals of channels, rows, columns
+Cuts = dict[int, Cut]  # by cluster
+Held = dict[int, np.ndarray]
+Factor = Callable[[Held], np.ndarray]  # intervals held of each dendrite -> int64 [chunks]
+
+MEMORY = RESOURCES.index("synapse_words")
+AXONS_IN = RESOURCES.index("axons_in")
+
+
+@dataclass(frozen=True)
+class Term:
+    """A need that grows as the product of one factor per axis; memory is in bits."""
+
+    resource: int
+    factors: tuple[Factor, Factor, Factor]
+
+
+class Netlist:
+    """The parts of a Program that demands are made of, looked up once."""
+
+    def __init__(self, program: Program, target: Target, clusters: Sequence[Cluster]) -> None:
+        self.program, self.clusters = program, clusters
+        self.sizes: Sizes = sizes(target)
+        self.atoms: int = target.core.axon_atoms.value
+        self.limits = np.array([limits(target)[name] for name in RESOURCES], np.int64)
+        self.limits[MEMORY] *= self.sizes.word
+        self.into: dict[int, list[Reach]] = defaultdict(list)  # dendrite -> reaches
+        self.out_of: dict[int, list[Reach]] = defaultdict(list)  # population -> reaches
+        for reach in find_reaches(program):
+            self.into[reach.dst].append(reach)
+            self.out_of[reach.src].append(reach)
+        self.rows = [threshold_rows(p) for p in program.populations]
+
+    def cluster_of(self, dendrite: int) -> int:
+        return self.program.dendrites[dendrite].cluster
+
+    def source_channels(self, population: int, cuts: Cuts) -> np.ndarray:
+        """Channel intervals of the tiles that hold a population; one interval while they are not known."""
+        p = self.program.populations[population]
+        known = cuts.get(self.cluster_of(p.dendrite)) if p.dendrite >= 0 else None
+        return np.array([[0, p.shape[0]]], np.int64) if known is None else known[0]
+
+    def target_spans(self, reach: Reach, axis: int, cuts: Cuts) -> np.ndarray:
+        """Source intervals along `axis` that each tile of the target takes in; all while not known."""
+        index = self.cluster_of(reach.dst)
+        if index not in cuts:
+            return np.array([[0, reach.src_shape[axis]]], np.int64)
+        cluster = next(c for c in self.clusters if c.index == index)
+        held = held_spans(self.program, cluster, axis, cuts[index][axis])
+        return reach.sources(axis, held[reach.dst])
+
+
+def terms_of(net: Netlist, cluster: Cluster, cuts: Cuts) -> list[Term]:
+    """Every need of `cluster`, given how the clusters that it talks to are cut."""
+    found = [*_somas(net, cluster), *_memory(net, cluster)]
+    for dendrite in cluster.dendrites:
+        for reach in net.into[dendrite]:
+            found.append(_axons_in(net, reach, cuts))
+    for population in cluster.populations:
+        for reach in net.out_of[population]:
+            found.append(_axons_out(net, reach, net.program.populations[population].dendrite, cuts))
+    return found
+
+
+def _one(held: Held) -> np.ndarray:
+    return np.ones(len(next(iter(held.values()))), np.int64)
+
+
+def _length(dendrite: int, scale: int = 1) -> Factor:
+    return lambda held: scale * length(held[dendrite])
+
+
+def _per_chunk(dendrite: int, value: Callable[[int, int], int]) -> Factor:
+    return lambda held: np.array([value(a, b) for a, b in held[dendrite].tolist()], np.int64)
+
+
+def _somas(net: Netlist, cluster: Cluster) -> list[Term]:
+    neurons, groups = RESOURCES.index("neurons"), RESOURCES.index("neuron_groups")
+    found = []
+    for index in cluster.populations:
+        dendrite, rows = net.program.populations[index].dendrite, net.rows[index]
+
+        def distinct(a: int, b: int, rows: np.ndarray = rows) -> int:
+            return len(np.unique(rows[a:b]))
+
+        found.append(Term(neurons, (_length(dendrite), _length(dendrite), _length(dendrite))))
+        found.append(Term(groups, (_per_chunk(dendrite, distinct), _one, _one)))
+    return found
+
+
+def _memory(net: Netlist, cluster: Cluster) -> list[Term]:
+    found, seen = [], set()
+    for dendrite in cluster.dendrites:
+        for reach in net.into[dendrite]:
+            key = block_key(reach, 0, 0)
+            if key not in seen:
+                found.append(Term(MEMORY, (_per_chunk(dendrite, _bits_of(reach, net.sizes)), _one, _one)))
+            seen.add(key)
+        shared = extra_accumulators(net.program, dendrite) * net.sizes.accumulator
+        if shared:
+            found.append(Term(MEMORY, (_length(dendrite, shared), _length(dendrite), _length(dendrite))))
+        for current in net.program.host_currents:
+            if current.dst == dendrite:
+                found.append(Term(MEMORY, (_length(dendrite, net.sizes.word), _one, _one)))
+                channels = _per_chunk(dendrite, lambda a, b: -(-(b - a) // net.atoms))
+                found.append(Term(AXONS_IN, (channels, _length(dendrite), _length(dendrite))))
+    return found
+
+
+def _bits_of(reach: Reach, size: Sizes) -> Callable[[int, int], int]:
+    return lambda a, b: block_bits(reach, a, b, size)
+
+
+def _axons_in(net: Netlist, reach: Reach, cuts: Cuts) -> Term:
+    tiles = net.source_channels(reach.src, cuts)
+
+    def channels(held: Held) -> np.ndarray:
+        return np.sum(-(-overlap(reach.sources(0, held[reach.dst]), tiles) // net.atoms), axis=1)
+
+    def along(axis: int) -> Factor:
+        return lambda held: length(reach.sources(axis, held[reach.dst]))
+
+    return Term(AXONS_IN, (channels, along(1), along(2)))
+
+
+def _axons_out(net: Netlist, reach: Reach, dendrite: int, cuts: Cuts) -> Term:
+    """One entry per position of the tile and tile of the target that the position reaches."""
+    wanted = [net.target_spans(reach, axis, cuts) for axis in (0, 1, 2)]
+
+    def channels(held: Held) -> np.ndarray:
+        return np.sum(-(-overlap(held[dendrite], wanted[0]) // net.atoms), axis=1)
+
+    def along(axis: int) -> Factor:
+        return lambda held: np.sum(overlap(held[dendrite], wanted[axis]), axis=1)
+
+    return Term(RESOURCES.index("axons_out"), (channels, along(1), along(2)))
+
+
+def factors_along(
+    net: Netlist, cluster: Cluster, axis: int, chunks: np.ndarray, terms: list[Term]
+) -> np.ndarray:
+    """Factor of every term for every chunk, int64 [terms, chunks]."""
+    held = held_spans(net.program, cluster, axis, chunks)
+    return np.array([term.factors[axis](held) for term in terms], np.int64).reshape(len(terms), len(chunks))
+
+
+def may_cut(net: Netlist, cluster: Cluster, axis: int, chunks: np.ndarray) -> bool:
+    """Whether no soma would sit in two of the chunks."""
+    return axis == 0 or somas_once(net.program, cluster, held_spans(net.program, cluster, axis, chunks))
+
+
+def tile_needs(net: Netlist, cluster: Cluster, cut: Cut, terms: list[Term]) -> np.ndarray:
+    """Need of every tile of a cut, int64 [resources, channel chunks, row chunks, column chunks]."""
+    factors = [factors_along(net, cluster, axis, cut[axis], terms) for axis in (0, 1, 2)]
+    needs = np.zeros((len(RESOURCES), *(len(chunks) for chunks in cut)), np.int64)
+    for number, term in enumerate(terms):
+        needs[term.resource] += np.einsum("c,y,x->cyx", *(f[number] for f in factors))
+    return needs

@@ -1,0 +1,172 @@
+"""map_program: partition, pack, place, route and check, in this order."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+
+from nmc_compiler.errors import CapacityError, LoweringError, UsageError
+from nmc_compiler.mapping.check import check_mapping
+from nmc_compiler.mapping.cluster import Cluster, find_clusters
+from nmc_compiler.mapping.demand import Cuts, Netlist
+from nmc_compiler.mapping.pack import Tile, pack, tiles_of
+from nmc_compiler.mapping.partition import layer_name, partition
+from nmc_compiler.mapping.place import place, slots_of
+from nmc_compiler.mapping.report import LayerTiles, MappingReport
+from nmc_compiler.mapping.resources import core_usage, limits
+from nmc_compiler.mapping.route import route
+from nmc_compiler.mapping.tables import axon_table, piece_table, tile_table
+from nmc_compiler.mapping.traffic import Rates, rate_maps, traffic_matrix
+from nmc_compiler.program.facts import target_facts
+from nmc_compiler.program.model import Conv, Map, Mapping, Program
+from nmc_compiler.program.validate import validate_program
+from nmc_compiler.target import Target
+
+
+def map_program(
+    program: Program,
+    target: Target,
+    chips: int | Literal["auto"] = 1,
+    rates: Rates | None = None,
+    seed: int = 0,
+) -> tuple[Program, MappingReport]:
+    """Map a netlist onto cores of `target`; an earlier mapping of `program` is replaced.
+
+    ``chips``: how many may be used, or "auto" for the fewest. ``rates``: events per neuron and
+    timestep by population name (see `traffic.rate_maps`), the weights of placement. The same
+    arguments give the same mapping. Raises CapacityError where the network does not fit,
+    LoweringError where it needs what the target lacks, UsageError for bad options.
+    """
+    if chips != "auto":
+        target.mesh.extent(_whole_number(chips))
+    program = dataclasses.replace(program, mapping=None, target={})
+    validate_program(program)
+    _require_features(program, target)
+    _require_delays(program, target)
+    rate_maps(program, rates)
+    program = dataclasses.replace(program, target=target_facts(target))
+    clusters = find_clusters(program)
+    net = Netlist(program, target, clusters)
+    cuts = partition(net, clusters, target.name)
+    tiles = tiles_of(net, clusters, cuts)
+    on_core = pack(net, tiles)
+    chips = _chips_needed(int(on_core.max()) + 1, target, chips)
+    pieces = piece_table(program, clusters, cuts, tiles)
+    mapping = Mapping(
+        tiles=tile_table(tiles, on_core),
+        pieces=pieces,
+        axons=axon_table(program, pieces),
+        cores=slots_of(target, chips)[: on_core.max() + 1].astype(np.int32),
+        chips=chips,
+    )
+    return _place_and_check(
+        program, mapping, target, rates, seed, _layers(net, clusters, cuts, tiles, on_core)
+    )
+
+
+def _place_and_check(
+    program: Program,
+    mapping: Mapping,
+    target: Target,
+    rates: Rates | None,
+    seed: int,
+    layers: tuple[LayerTiles, ...],
+) -> tuple[Program, MappingReport]:
+    traffic = traffic_matrix(program, mapping, rates)
+    cores, placement = place(traffic, target, mapping.chips, seed)
+    mapping = dataclasses.replace(mapping, cores=cores)
+    program = dataclasses.replace(program, mapping=mapping)
+    top, usage = limits(target), core_usage(program, mapping, target)
+    report = MappingReport(
+        target=target.name,
+        chips=mapping.chips,
+        layers=layers,
+        utilisation=tuple(
+            {name: (int(used[core]), top[name]) for name, used in usage.items()} for core in range(len(cores))
+        ),
+        placement=placement,
+        routes=route(traffic, cores, target.mesh.extent(mapping.chips)),
+        check=check_mapping(program, target),
+        measured_rates=rates is not None,
+    )
+    return program, report
+
+
+def _whole_number(chips: object) -> int:
+    if isinstance(chips, bool) or not isinstance(chips, int):
+        raise UsageError(f"chips {chips!r}: expected a whole number of at least 1, or 'auto'")
+    return chips
+
+
+def _chips_needed(cores: int, target: Target, chips: int | Literal["auto"]) -> int:
+    """Chips to use; CapacityError where the cores do not fit on those allowed."""
+    needed = -(-cores // target.mesh.cores)
+    top = target.mesh.chips_max.value
+    allowed = (top or needed) if chips == "auto" else chips
+    if needed > allowed:
+        way_out = (
+            f"Give --chips {needed} (or auto)"
+            if top is None or needed <= top
+            else f"{target.name} has {top} chips at most: use a target with {cores} cores"
+        )
+        raise CapacityError(
+            f"the network needs {cores} cores, but {allowed} chip{'s' * (allowed > 1)} of {target.name} "
+            f"have {allowed * target.mesh.cores} (cores {cores}/{allowed * target.mesh.cores}). {way_out}"
+        )
+    return needed if chips == "auto" else chips
+
+
+def _require_features(program: Program, target: Target) -> None:
+    """LoweringError for the first thing in the netlist that the target says it cannot do."""
+    rings = [d.name for d in program.dendrites if d.ring > 1]
+    graded = [p.name for p in program.populations if p.payload_bits > 0 and p.model != "input"]
+    used = {
+        "dynamic_synapse": [d.name for d in program.dynamics],
+        "current_pool": [t.name for t in program.transfers if t.mode == "maxpool" and t.kernel != (1, 1)],
+        "stream_accumulator": rings,
+        "multi_level_neuron": [p.name for p in program.populations if p.model == "levels"],
+        "graded_spikes": graded,
+        "graded_input": [program.populations[h.population].name for h in program.host_codes],
+        "conv_synapses": [c.name for c in program.convs if c.weight.shape[:2] != (1, 1)],
+    }
+    for feature, users in used.items():
+        if users and not getattr(target.features, feature).supported:
+            raise LoweringError(
+                f"{users[0]!r} needs the feature {feature}, which target {target.name} does not have "
+                f"({len(users)} such in the network); choose another target or another lowering"
+            )
+    widest = max(program.populations, key=lambda p: p.payload_bits)
+    top = target.core.payload_bits.value
+    if widest.payload_bits > top:
+        raise LoweringError(
+            f"{widest.name!r} sends codes of {widest.payload_bits} bits, but {target.name} carries {top}; "
+            "choose another target or another lowering"
+        )
+
+
+def _require_delays(program: Program, target: Target) -> None:
+    """CapacityError for the longest delay where the target's delay field cannot hold it."""
+    items: list[Conv | Map] = [*program.convs, *program.maps]
+    delays = [(item.delay, item.name) for item in items]
+    for item in program.dynamics:
+        delays += [(getattr(item, f"delay_{role}"), f"{item.name} ({role})") for role in "qkv"]
+    longest, name = max(delays, default=(1, ""))
+    top = target.core.delay_max.value + 1
+    if longest > top:
+        raise CapacityError(
+            f"projection {name!r} needs a delay of {longest} ticks, but {target.name} has {top} "
+            f"(delay {longest}/{top}). Insert relay populations, or use a target with longer delays"
+        )
+
+
+def _layers(
+    net: Netlist, clusters: list[Cluster], cuts: Cuts, tiles: list[Tile], on_core: np.ndarray
+) -> tuple[LayerTiles, ...]:
+    found = []
+    for cluster in sorted(clusters, key=lambda c: (c.level, c.index)):
+        cores = on_core[[tile.cluster == cluster.index for tile in tiles]]
+        c, y, x = (len(chunks) for chunks in cuts[cluster.index])
+        found.append(LayerTiles(layer_name(net, cluster), (c, y, x), tuple(np.unique(cores).tolist())))
+    return tuple(found)

@@ -1,0 +1,90 @@
+"""Pack: put tiles on cores, first fit in level order, several clusters per core where they fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nmc_compiler.mapping.cluster import Cluster
+from nmc_compiler.mapping.demand import MEMORY, Cut, Cuts, Netlist, terms_of, tile_needs
+from nmc_compiler.mapping.resources import RESOURCES, block_bits, block_key
+
+GROUPS = RESOURCES.index("neuron_groups")
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A box of a cluster's base dendrite, with what it needs of a core.
+
+    ``needs`` [resources] leaves out what tiles may share: weight ``blocks`` (key -> bits) and ``groups``.
+    """
+
+    cluster: int
+    box: tuple[int, int, int, int, int, int]
+    needs: np.ndarray
+    blocks: dict[tuple, int]
+    groups: frozenset[tuple[int, int]]
+
+
+@dataclass
+class _Core:
+    blocks: dict[tuple, int] = field(default_factory=dict)
+    groups: set[tuple[int, int]] = field(default_factory=set)
+
+
+def tiles_of(net: Netlist, clusters: Sequence[Cluster], cuts: Cuts) -> list[Tile]:
+    """Every tile, clusters in level order, channels outermost."""
+    found = []
+    for cluster in sorted(clusters, key=lambda c: (c.level, c.index)):
+        found += _cluster_tiles(net, cluster, cuts[cluster.index], cuts)
+    return found
+
+
+def _cluster_tiles(net: Netlist, cluster: Cluster, cut: Cut, cuts: Cuts) -> list[Tile]:
+    needs = tile_needs(net, cluster, cut, terms_of(net, cluster, cuts))
+    found = []
+    for i, (c0, c1) in enumerate(cut[0].tolist()):
+        blocks, groups = _blocks(net, cluster, c0, c1), _groups(net, cluster, c0, c1)
+        for j, rows in enumerate(cut[1].tolist()):
+            for k, columns in enumerate(cut[2].tolist()):
+                mine = needs[:, i, j, k].copy()
+                mine[MEMORY] -= sum(blocks.values())
+                mine[GROUPS] = 0
+                found.append(Tile(cluster.index, (c0, c1, *rows, *columns), mine, blocks, groups))
+    return found
+
+
+def _blocks(net: Netlist, cluster: Cluster, c0: int, c1: int) -> dict[tuple, int]:
+    reaches = [reach for dendrite in cluster.dendrites for reach in net.into[dendrite]]
+    return {block_key(reach, c0, c1): block_bits(reach, c0, c1, net.sizes) for reach in reaches}
+
+
+def _groups(net: Netlist, cluster: Cluster, c0: int, c1: int) -> frozenset[tuple[int, int]]:
+    return frozenset((p, int(row)) for p in cluster.populations for row in np.unique(net.rows[p][c0:c1]))
+
+
+def pack(net: Netlist, tiles: Sequence[Tile]) -> np.ndarray:
+    """Core of every tile, int64 [tiles]; cores are numbered in the order in which they are opened."""
+    used = np.zeros((len(tiles), len(RESOURCES)), np.int64)  # one row per core, at most one core per tile
+    cores: list[_Core] = []
+    place = np.zeros(len(tiles), np.int64)
+    for number, tile in enumerate(tiles):
+        roomy = (used[: len(cores)] + tile.needs <= net.limits).all(axis=1)
+        fitting = (c for c in np.flatnonzero(roomy).tolist() if _fits(net, cores[c], used[c], tile))
+        core = next(fitting, len(cores))
+        if core == len(cores):
+            cores.append(_Core())
+        used[core] += tile.needs
+        cores[core].blocks |= tile.blocks
+        cores[core].groups |= tile.groups
+        place[number] = core
+    return place
+
+
+def _fits(net: Netlist, core: _Core, used: np.ndarray, tile: Tile) -> bool:
+    if len(core.groups | tile.groups) > net.limits[GROUPS]:
+        return False
+    bits = sum((core.blocks | tile.blocks).values())
+    return bool(used[MEMORY] + tile.needs[MEMORY] + bits <= net.limits[MEMORY])

@@ -1,0 +1,169 @@
+"""Partition: cut every cluster into the fewest tiles that each fit a core."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nmc_compiler.errors import CapacityError
+from nmc_compiler.mapping.cluster import Cluster
+from nmc_compiler.mapping.demand import (
+    AXONS_IN,
+    MEMORY,
+    Cut,
+    Cuts,
+    Netlist,
+    Term,
+    factors_along,
+    may_cut,
+    terms_of,
+    tile_needs,
+)
+from nmc_compiler.mapping.intervals import split_by, split_evenly
+from nmc_compiler.mapping.resources import RESOURCES
+from nmc_compiler.program.model import Dynamic
+
+ROUNDS = 8  # axons depend on how the neighbours are cut, so cuts are revised until they agree
+FREE_ROUNDS = 3  # in these a cluster may also choose a better cut; later only one that fits
+
+
+def partition(net: Netlist, clusters: Sequence[Cluster], target_name: str) -> Cuts:
+    """Cut of every cluster; each tile fits one core by itself. Raises CapacityError where none does."""
+    cuts: Cuts = {}
+    for number in range(ROUNDS):
+        before = dict(cuts)
+        for cluster in sorted(clusters, key=lambda c: (c.level, c.index)):
+            terms = terms_of(net, cluster, cuts)
+            if number < FREE_ROUNDS or not _fits(net, cluster, cuts[cluster.index], terms):
+                cuts[cluster.index] = _best_cut(net, cluster, terms, target_name)
+        if number and all(_same(before[i], cuts[i]) for i in cuts):
+            break
+    for cluster in clusters:
+        terms = terms_of(net, cluster, cuts)
+        if not _fits(net, cluster, cuts[cluster.index], terms):
+            largest = tile_needs(net, cluster, cuts[cluster.index], terms).max(axis=(1, 2, 3))
+            raise _too_large(net, cluster, largest, target_name)
+    return cuts
+
+
+def _fits(net: Netlist, cluster: Cluster, cut: Cut, terms: list[Term]) -> bool:
+    needs = tile_needs(net, cluster, cut, terms).max(axis=(1, 2, 3))
+    return bool((needs <= net.limits).all())
+
+
+def _same(one: Cut, other: Cut) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def _best_cut(net: Netlist, cluster: Cluster, terms: list[Term], target_name: str) -> Cut:
+    """The cut with the fewest tiles, then the fewest axons into them, among those that fit."""
+    choices = [_choices(net, cluster, axis) for axis in (0, 1, 2)]
+    largest, total = [], []
+    for axis in (0, 1, 2):
+        factors = [factors_along(net, cluster, axis, chunks, terms) for chunks in choices[axis]]
+        largest.append(np.array([f.max(axis=1) for f in factors]))
+        total.append(np.array([f.sum(axis=1) for f in factors]))
+    worst = _combine(largest, terms)
+    fits = (worst <= net.limits[:, None, None, None]).all(axis=0)
+    if not fits.any():
+        raise _too_large(net, cluster, _nearest(net, worst), target_name)
+    counts = [np.array([len(chunks) for chunks in options], np.int64) for options in choices]
+    tiles = np.einsum("c,y,x->cyx", *counts)
+    axons = _combine(total, terms)[AXONS_IN]
+    order = np.lexsort((axons.ravel(), tiles.ravel(), ~fits.ravel()))
+    c, y, x = np.unravel_index(order[0], fits.shape)
+    return choices[0][c], choices[1][y], choices[2][x]
+
+
+def _combine(factors: list[np.ndarray], terms: list[Term]) -> np.ndarray:
+    """Sum over terms of the products of factors [choices, terms] per axis: [resources, c, y, x]."""
+    result = np.zeros((len(RESOURCES), *(len(f) for f in factors)), np.int64)
+    for resource in range(len(RESOURCES)):
+        mine = [number for number, term in enumerate(terms) if term.resource == resource]
+        result[resource] = np.einsum("ct,yt,xt->cyx", *(f[:, mine] for f in factors))
+    return result
+
+
+def _choices(net: Netlist, cluster: Cluster, axis: int) -> list[np.ndarray]:
+    """Ways to cut one axis: even chunks; for channels also whole heads, memory rows and axons."""
+    size = cluster.shape[axis]
+    whole = split_evenly(size, 1)
+    if axis > 0 and cluster.whole_maps:
+        return [whole]
+    counts = sorted({-(-size // chunk) for chunk in range(1, size + 1)})
+    options = [split_evenly(size, count) for count in counts]
+    if axis == 0:
+        for unit in _units(net, cluster):
+            options += [split_by(size, chunk) for chunk in _multiples(size, unit)]
+    options = [option for option in options if may_cut(net, cluster, axis, option)]
+    return options or [whole]
+
+
+def _units(net: Netlist, cluster: Cluster) -> list[int]:
+    """Numbers of channels that are cheaper kept together: a head, a memory row, the atoms of an axon."""
+    units = {net.sizes.conv_pad // net.sizes.weight, net.atoms}
+    for reach in (r for dendrite in cluster.dendrites for r in net.into[dendrite]):
+        if isinstance(reach.item, Dynamic):
+            units.add(reach.dst_shape[0] // reach.item.heads)
+    return sorted(unit for unit in units if 1 < unit < cluster.shape[0])
+
+
+def _multiples(size: int, unit: int) -> list[int]:
+    """Multiples of `unit` below `size`, one for each number of chunks that they give."""
+    smallest = {-(-size // chunk): chunk for chunk in range((size - 1) // unit * unit, 0, -unit)}
+    return sorted(smallest.values(), reverse=True)
+
+
+# --- what to say when nothing fits --------------------------------------------------------------------------
+
+
+def _nearest(net: Netlist, worst: np.ndarray) -> np.ndarray:
+    """Needs [resources] of the cut that a core could nearly hold.
+
+    A resource that no cut satisfies is the reason by itself; the others are then judged at that cut.
+    """
+    excess = worst.reshape(len(RESOURCES), -1) / net.limits[:, None]
+    hopeless = excess.min(axis=1) > 1
+    rows = excess[hopeless] if hopeless.any() else excess
+    return worst.reshape(len(RESOURCES), -1)[:, int(np.argmin(rows.max(axis=0)))]
+
+
+def _too_large(net: Netlist, cluster: Cluster, needs: np.ndarray, target_name: str) -> CapacityError:
+    number = int(np.argmax(needs / net.limits))
+    used, limit = int(needs[number]), int(net.limits[number])
+    if number == MEMORY:
+        used, limit = -(-used // net.sizes.word), limit // net.sizes.word
+    resource = RESOURCES[number]
+    return CapacityError(
+        f"layer {layer_name(net, cluster)}: its smallest tile needs {used} {resource} of one core, but a "
+        f"core of {target_name} has {limit} ({used}/{limit}). {_advice(net, cluster, number, used)}"
+    )
+
+
+def layer_name(net: Netlist, cluster: Cluster) -> str:
+    """Name of a cluster for people: its populations, else its base dendrite."""
+    names = [net.program.populations[p].name for p in cluster.populations]
+    if not names:
+        return repr(net.program.dendrites[cluster.base].name)
+    more = f" and {len(names) - 1} more on the same accumulators" if len(names) > 1 else ""
+    return repr(names[0]) + more
+
+
+def _advice(net: Netlist, cluster: Cluster, number: int, used: int) -> str:
+    """The nearest way out for each resource."""
+    resource = RESOURCES[number]
+    larger = f"use a target with at least {used} {resource} per core"
+    ring = max(net.program.dendrites[d].ring for d in cluster.dendrites)
+    if resource == "neuron_groups":
+        return f"Give the layer one threshold per layer instead of per channel, or {larger}"
+    if number == MEMORY and ring > 1:
+        return (
+            f"Cut the residual stream ({ring} timesteps alive at once) with relays (residual mode relay), "
+            f"or {larger}"
+        )
+    if cluster.whole_maps:
+        return (
+            f"Attention and sums keep all positions of a channel on one core: use fewer tokens, or {larger}"
+        )
+    return larger[0].upper() + larger[1:]

@@ -1,0 +1,200 @@
+"""What a core has and what a mapping takes of it: the one definition of every resource.
+
+neurons        somas, one per population and position
+neuron_groups  distinct (population, threshold row): somas that share vth or thresholds, and dv
+synapse_words  weight blocks, constant weights, dynamic tables and shared accumulators, in words;
+               projections with one weight_key share a block where they serve the same channels
+axons_in       per projection, source tile and source position: ceil(channels / atoms)
+axons_out      per population, source position and destination core: ceil(channels / atoms)
+
+A current from the host arrives like a spike of its own position: it takes axons_in, and one
+word per channel. The accumulator of a dendrite that one soma reads in the tick of arrival is part of
+that soma; those of residual streams (rings, several readers) and before pools and sums are memory.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+
+from nmc_compiler.mapping.boxes import axon_entries, grouped
+from nmc_compiler.mapping.reach import Reach, find_reaches, is_dense
+from nmc_compiler.program.model import Conv, Dynamic, Mapping, Population, Program
+from nmc_compiler.program.validate_mapping import axon_ends
+from nmc_compiler.target import Target
+
+RESOURCES = ("neurons", "neuron_groups", "synapse_words", "axons_in", "axons_out")
+
+Usage = dict[str, np.ndarray]  # resource -> int64, one number per core
+
+
+def limits(target: Target) -> dict[str, int]:
+    """What one core of `target` has of every resource."""
+    return {name: getattr(target.core, name).value for name in RESOURCES}
+
+
+def up(amount: int, unit: int) -> int:
+    """`amount` rounded up to whole units."""
+    return -(-amount // unit) * unit
+
+
+# --- synapse memory: bits of one block for target channels c0..c1 -----------------------------------------
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The numbers of a target that memory sizes depend on, all in bits but `banks`."""
+
+    word: int
+    weight: int
+    conv_pad: int
+    dense_synapse: int
+    dense_pad: int
+    table_entry: int
+    banks: int
+    accumulator: int
+
+
+def sizes(target: Target) -> Sizes:
+    """Sizes of `target`."""
+    packing = target.packing
+    return Sizes(
+        word=target.core.synapse_word_bits.value,
+        weight=target.core.weight_bits.value,
+        conv_pad=packing.conv_row_pad_bits.value,
+        dense_synapse=packing.dense_synapse_bits.value,
+        dense_pad=packing.dense_axon_pad_bits.value,
+        table_entry=packing.table_entry_bits.value,
+        banks=packing.table_banks.value,
+        accumulator=packing.accumulator_bits.value,
+    )
+
+
+def block_bits(reach: Reach, c0: int, c1: int, size: Sizes) -> int:
+    """Synapse memory in bits that `reach` needs on a core for its target channels c0..c1.
+
+    A dynamic table belongs to the role of v alone, so that it counts once.
+    """
+    if isinstance(reach.item, Conv):
+        return _conv_bits(reach, reach.item, c0, c1, size)
+    if isinstance(reach.item, Dynamic):
+        return _table_bits(reach, reach.item, c0, c1, size) if reach.role == 2 else 0
+    return (c1 - c0) * size.word  # one word per source channel, which is the target channel
+
+
+def _conv_bits(reach: Reach, conv: Conv, c0: int, c1: int, size: Sizes) -> int:
+    """One row per kernel position and input channel; it holds the weights of all target channels here."""
+    kh, kw, inputs, outputs = conv.weight.shape
+    bits, pad = (size.dense_synapse, size.dense_pad) if is_dense(reach) else (size.weight, size.conv_pad)
+    per_group = outputs // conv.groups
+    first, last = c0 // per_group, (c1 - 1) // per_group  # groups; only these two may be cut
+    if first == last:
+        row = up((c1 - c0) * bits, pad)
+    else:
+        ends = (first + 1) * per_group - c0, c1 - last * per_group
+        row = sum(up(n * bits, pad) for n in ends) + (last - first - 1) * up(per_group * bits, pad)
+    return kh * kw * inputs * row
+
+
+def _table_bits(reach: Reach, item: Dynamic, c0: int, c1: int, size: Sizes) -> int:
+    """Order kv: d entries per target channel. Order qk: N*N entries per head that is touched."""
+    if item.order == "kv":
+        entries = (c1 - c0) * reach.depth
+    else:
+        width = reach.dst_shape[0] // item.heads
+        heads = -(-c1 // width) - c0 // width
+        entries = heads * (reach.dst_shape[1] * reach.dst_shape[2]) ** 2
+    return up(entries * size.table_entry * size.banks, size.word)
+
+
+# --- what a whole mapping takes ---------------------------------------------------------------------------
+
+
+def threshold_rows(population: Population) -> np.ndarray:
+    """Number of the distinct vth, or row of thresholds, of every channel, int64 [C]."""
+    values = population.vth if population.vth is not None else population.thresholds
+    if values is None or len(values) == 1:
+        return np.zeros(population.shape[0], np.int64)
+    return np.unique(values.reshape(len(values), -1), axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def extra_accumulators(program: Program, dendrite: int) -> int:
+    """Accumulators per position of `dendrite` in synapse memory: none where one soma owns the only one."""
+    ring = program.dendrites[dendrite].ring
+    readers = sum(p.dendrite == dendrite for p in program.populations)
+    return 0 if readers == 1 and ring == 1 else ring
+
+
+def core_usage(program: Program, mapping: Mapping, target: Target) -> Usage:
+    """What every core of `mapping` uses of each resource, counted from the tables alone."""
+    size, atoms = sizes(target), target.core.axon_atoms.value
+    tile_core = mapping.tiles[:, 1].astype(np.int64)
+    usage = {name: np.zeros(len(mapping.cores), np.int64) for name in RESOURCES}
+    piece_core = tile_core[mapping.pieces[:, 0]]
+    _count_somas(program, mapping, piece_core, usage)
+    bits = _memory_bits(program, mapping, piece_core, size)
+    usage["synapse_words"] += -(-bits // size.word)
+    _count_axons(program, mapping, tile_core, atoms, usage)
+    _count_host_currents(program, mapping, piece_core, atoms, usage)
+    return usage
+
+
+def _count_somas(program: Program, mapping: Mapping, piece_core: np.ndarray, usage: Usage) -> None:
+    groups: set[tuple[int, int, int]] = set()  # core, population, threshold row
+    for index, population in enumerate(program.populations):
+        rows = threshold_rows(population)
+        for piece in np.flatnonzero(mapping.pieces[:, 1] == population.dendrite):
+            core, box = int(piece_core[piece]), mapping.pieces[piece, 2:]
+            usage["neurons"][core] += int(np.prod(box[1::2] - box[0::2], dtype=np.int64))
+            groups.update((core, index, int(row)) for row in np.unique(rows[box[0] : box[1]]))
+    for core, _, _ in groups:
+        usage["neuron_groups"][core] += 1
+
+
+def _memory_bits(program: Program, mapping: Mapping, piece_core: np.ndarray, size: Sizes) -> np.ndarray:
+    bits = np.zeros(len(mapping.cores), np.int64)
+    blocks: dict[tuple, int] = {}
+    by_dendrite: dict[int, list[Reach]] = defaultdict(list)
+    for reach in find_reaches(program):
+        by_dendrite[reach.dst].append(reach)
+    for piece, core in zip(mapping.pieces, piece_core, strict=True):
+        dendrite, c0, c1 = int(piece[1]), int(piece[2]), int(piece[3])
+        for reach in by_dendrite[dendrite]:
+            blocks[(int(core), *block_key(reach, c0, c1))] = block_bits(reach, c0, c1, size)
+        shared = extra_accumulators(program, dendrite) * size.accumulator
+        bits[core] += shared * int(np.prod(piece[3::2] - piece[2::2], dtype=np.int64))
+        bits[core] += (c1 - c0) * size.word * sum(h.dst == dendrite for h in program.host_currents)
+    for key, amount in blocks.items():
+        bits[key[0]] += amount
+    return bits
+
+
+def block_key(reach: Reach, c0: int, c1: int) -> tuple:
+    """Blocks of equal keys on one core are one block."""
+    if isinstance(reach.item, Conv) and reach.item.weight_key:
+        return ("shared", reach.item.weight_key, is_dense(reach), c0, c1)
+    return ("own", reach.kind, reach.index, reach.role, c0, c1)
+
+
+def _count_axons(program: Program, mapping: Mapping, tile_core: np.ndarray, atoms: int, usage: Usage) -> None:
+    axons = mapping.axons.astype(np.int64)
+    if not len(axons):
+        return
+    into, boxes = tile_core[axons[:, 4]], axons[:, 5:]
+    for rows in grouped(np.column_stack([into, axons[:, 1:4], axons[:, 0]])):
+        usage["axons_in"][into[rows[0]]] += axon_entries(boxes[rows], atoms)
+    sources = axon_ends(program, axons)[0]
+    for rows in grouped(np.column_stack([axons[:, 0], sources, into])):
+        if axons[rows[0], 0] >= 0:
+            usage["axons_out"][tile_core[axons[rows[0], 0]]] += axon_entries(boxes[rows], atoms)
+
+
+def _count_host_currents(
+    program: Program, mapping: Mapping, piece_core: np.ndarray, atoms: int, usage: Usage
+) -> None:
+    for current in program.host_currents:
+        for piece in np.flatnonzero(mapping.pieces[:, 1] == current.dst):
+            box = mapping.pieces[piece : piece + 1, 2:].astype(np.int64)
+            usage["axons_in"][piece_core[piece]] += axon_entries(box, atoms)

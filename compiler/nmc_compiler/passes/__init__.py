@@ -1,0 +1,1 @@
+"""nmc_compiler.passes"""

@@ -1,0 +1,41 @@
+"""A pass is a frozen dataclass: its fields are its options, ``name`` its CLI name, valid in -> valid out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar, Protocol
+
+from nmc_compiler.graph import Attr, Graph, Node, Use
+from nmc_compiler.passes.report import ConversionReport
+
+
+class Pass(Protocol):
+    """One rewriting of a graph."""
+
+    name: ClassVar[str]
+
+    def apply(self, graph: Graph, report: ConversionReport) -> Graph: ...
+
+
+def redirect(nodes: list[Node], mapping: dict[str, str]) -> list[Node]:
+    """Nodes whose operands are renamed by ``mapping`` (chains are followed)."""
+
+    def final(node_id: str) -> str:
+        while node_id in mapping:
+            node_id = mapping[node_id]
+        return node_id
+
+    return [replace(n, inputs=tuple(Use(final(u.node), u.lag) for u in n.inputs)) for n in nodes]
+
+
+def drop_attrs(node: Node, *keys: str) -> Node:
+    return replace(node, attrs={k: v for k, v in node.attrs.items() if k not in keys})
+
+
+def derived(value: object) -> Attr:
+    return Attr(value, "derived")  # type: ignore[arg-type]
+
+
+def label(node: Node) -> str:
+    """How a report or an error names a node."""
+    return node.name or f"%{node.id}"

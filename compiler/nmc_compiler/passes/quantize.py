@@ -1,0 +1,466 @@
+"""Integer quantisation for the target: trained currents become synaptic units.
+
+One scale per class (``scales.py``), chosen by searching for the least weight error;
+weights are mantissas of the target's width times a power of two; thresholds, biases and
+level tables follow from the scale. Counts (attention, gates) stay exact (``counts.py``).
+Every choice and its error goes into the conversion report.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from nmc_compiler.errors import LoweringError
+from nmc_compiler.graph import Attr, Graph, Kind, Node, Ref, Use, rebuild
+from nmc_compiler.passes.base import derived, drop_attrs, label
+from nmc_compiler.passes.counts import CountNeuron, decay_constant, levels_on_counts, lif_on_counts
+from nmc_compiler.passes.gates import count_step, event_norm, input_gain
+from nmc_compiler.passes.report import ConversionReport
+from nmc_compiler.passes.scales import ScaleClass, WeightRange, best_scale, scale_classes, static_bound
+
+GRAIN = 64  # membrane units per synaptic unit: currents and thresholds are shifted left by 6
+HOST_FRACTION_BITS = 16  # the host reads its input as x * 2^16
+HOST_WEIGHT_BITS = 22
+CANDIDATES = 96
+GEOMETRY: tuple[str, ...] = ("stride", "pad", "dilation", "groups")
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """Numbers of the target that quantisation needs; ``input_encoding`` names how the real input enters."""
+
+    name: ClassVar[str] = "quantize"
+    weight_bits: int = 8
+    weight_exp_max: int = 7
+    bias_mant_bits: int = 13
+    bias_exp_max: int = 7
+    vth_bits: int = 17
+    state_bits: int = 24
+    accumulator_bits: int = 24
+    headroom: float = 2.0
+    channel_bins: int = 4
+    input_encoding: str = "host-current"
+    input_range: tuple[float, float] = (0.0, 1.0)
+    attn_order: str = "auto"
+
+    @property
+    def vth_max(self) -> int:
+        return (1 << self.vth_bits) - 1
+
+    @property
+    def current_max(self) -> int:
+        """Largest |a| whose shifted value stays in the state register."""
+        return (1 << (self.state_bits - 1 - 6)) - 1
+
+    @property
+    def accumulator_max(self) -> int:
+        return (1 << (self.accumulator_bits - 1)) - 1
+
+    @property
+    def weights(self) -> WeightRange:
+        """Mixed-sign weights: b bits with sign; the least significant bit of the 9-bit value is always 0."""
+        half = 1 << (self.weight_bits - 1)
+        least = 9 - self.weight_bits
+        return WeightRange(-half, half - 1, least, least + self.weight_exp_max)
+
+    def apply(self, graph: Graph, report: ConversionReport) -> Graph:
+        return _Quantizer(graph, self, report).run()
+
+
+class _Quantizer:
+    """Works class by class, then rewrites the graph node by node."""
+
+    def __init__(self, graph: Graph, options: Quantize, report: ConversionReport) -> None:
+        self.graph, self.options, self.report = graph, options, report
+        self.by_id, self.users = graph.by_id(), graph.users()
+        self.tensors: dict[str, np.ndarray] = {}
+        self.plans: dict[str, Any] = {}  # node id -> what its integer form needs
+
+    def run(self) -> Graph:
+        if self.options.input_encoding not in ("host-current", "graded8"):
+            raise LoweringError(f"unknown input encoding '{self.options.input_encoding}'; known: host-current, graded8")
+        for cls in scale_classes(self.graph):
+            if cls.is_counts:
+                self._plan_counts(cls)
+            elif cls.counts:
+                raise LoweringError(
+                    f"'{label(cls.counts[0])}' (a count) is added to weighted currents; no target here has such a neuron"
+                )
+            else:
+                self._plan_weighted(cls)
+        nodes: list[Node] = []
+        for node in self.graph:
+            nodes += self._rewrite(node)
+        return rebuild(self.graph, nodes, self.tensors, numbers="int")
+
+    # ---- counts ----
+
+    def _plan_counts(self, cls: ScaleClass) -> None:
+        steps = {count_step(self.graph, n, self.by_id) for n in cls.counts}
+        if len(steps) != 1 or len(cls.readers) != 1:
+            raise LoweringError(
+                f"counts of '{label(cls.counts[0])}' have {len(steps)} different steps and {len(cls.readers)} reader(s); "
+                f"one of each is lowered"
+            )
+        reader, step = cls.readers[0], float(steps.pop() or 0.0)
+        plan = self._count_plan(reader, step)
+        self.plans[reader.id] = plan
+        for leaf in cls.counts:
+            self.plans[leaf.id] = plan
+        self.report.add(
+            "quantize", label(reader), kind="counts", exact=plan.exact, step=step, shift=plan.shift, vth=plan.vth,
+            thresholds=[t // GRAIN for t in plan.thresholds], remark=plan.remark,
+        )  # fmt: skip
+
+    def _count_plan(self, reader: Node, step: float) -> CountNeuron:
+        if reader.attr("bias") is not None:
+            raise LoweringError(f"neuron '{label(reader)}' reads counts and has a bias; not lowered")
+        if reader.attr("role") == "or":
+            return CountNeuron(1, self.options.current_max >> 1, vth=1, dv=4096)
+        if reader.op == "lif":
+            return lif_on_counts(reader, step, self.graph.timesteps, self.options.vth_max)
+        if reader.op == "multilevel":
+            return levels_on_counts(reader, step, self.options.vth_max)
+        raise LoweringError(f"{reader.op} '{label(reader)}' reads counts; only lif and multilevel are lowered")
+
+    # ---- weighted currents ----
+
+    def _real_weight(self, conv: Node) -> np.ndarray:
+        """Weights per code of the source (value = code/norm)."""
+        weight = self.graph.tensor(conv, "weight")
+        assert weight is not None
+        return weight.astype(np.float64) / self._source_norm(conv)
+
+    def _source_norm(self, conv: Node) -> float:
+        source = self.by_id[conv.operands[0]]
+        if source.op == "input":
+            return self._input_scale() if self.options.input_encoding == "graded8" else 1.0
+        return event_norm(source, self.by_id)
+
+    def _input_scale(self) -> float:
+        lo, hi = self.options.input_range
+        return 255.0 / hi if lo >= 0 else 127.0 / max(-lo, hi)
+
+    def _top(self, node: Node) -> float:
+        if node.op == "input":
+            lo, hi = self.options.input_range
+            return max(abs(lo), abs(hi)) * self._source_norm_of_input()
+        if node.type.kind is Kind.SPIKE:
+            return 1.0
+        return float(node.attr("levels")) if node.op == "multilevel" else float((1 << node.type.bits) - 1)
+
+    def _source_norm_of_input(self) -> float:
+        return self._input_scale() if self.options.input_encoding == "graded8" else 1.0
+
+    def _plan_weighted(self, cls: ScaleClass) -> None:
+        graded = cls.hosts if self.options.input_encoding == "graded8" else []
+        convs = cls.convs + graded
+        weights = {n.attr("weight").key: self._real_weight(n) for n in convs}
+        scale = self._choose_scale(list(weights.values()), self._threshold_unit(cls), self._class_limit(cls))
+        shifts = {r.id: self._reader_shift(r, scale) for r in cls.readers}
+        bins = self._channel_bins(cls, list(weights.values()), scale, shifts)
+        for conv in convs:
+            self.plans[conv.id] = self._plan_conv(conv, weights[conv.attr("weight").key], scale, bins, cls)
+        for host in cls.hosts:
+            if host.id not in self.plans:
+                self.plans[host.id] = self._plan_host(host, scale * 2.0**bins)
+        for reader in cls.readers:
+            self.plans[reader.id] = self._plan_reader(reader, scale / 2 ** shifts[reader.id], shifts[reader.id], bins)
+
+    def _reader_shift(self, reader: Node, scale: float) -> int:
+        if not self._can_shift(reader):
+            return 0
+        return max(0, math.ceil(math.log2(scale / float(self._reader_limit(reader).min()))))
+
+    def _channel_bins(
+        self, cls: ScaleClass, weights: list[np.ndarray], scale: float, shifts: dict[str, int]
+    ) -> np.ndarray:
+        """Extra power-of-two scale of each output channel, [C]: a small channel uses its whole mantissa.
+
+        Channels of one bin share a threshold, so bins are neuron groups; no bin makes a weight, bias,
+        threshold or accumulator leave its field.
+        """
+        channels = cls.readers[0].type.shape[0]
+        if any(r.op == "readout" for r in cls.readers) or self.options.channel_bins < 2 or not weights:
+            return np.zeros(channels, np.int64)
+        room = np.full(channels, float(self.options.channel_bins - 1))
+        allowed = self.options.weights
+        for w in weights:
+            top = allowed.hi * 2.0 ** allowed.shift_for(float(np.abs(w).max()) * scale)
+            rows = np.abs(w).reshape(channels, -1).max(axis=1) * scale
+            room = np.minimum(room, np.log2(top / np.maximum(rows, 1e-300)))
+        for reader in cls.readers:
+            at_reader = self._reader_limit(reader) / (scale / 2.0 ** shifts[reader.id])
+            at_dendrite = self.options.accumulator_max / np.maximum(self._bound(reader) * scale, 1e-300)
+            room = np.minimum(room, np.log2(np.maximum(np.minimum(at_reader, at_dendrite), 1.0)))
+        return np.floor(np.maximum(room, 0)).astype(np.int64)
+
+    def _threshold_unit(self, cls: ScaleClass) -> float:
+        """theta/kappa of the first LIF: scales that make vth whole are preferred."""
+        for reader in cls.readers:
+            if reader.op == "lif":
+                return (float(reader.attr("theta")) - float(reader.attr("v_reset", 0.0))) / input_gain(reader)
+        return 1.0
+
+    def _class_limit(self, cls: ScaleClass) -> float:
+        """Largest scale: accumulators stay in their register, and so does every reader that cannot shift."""
+        limits = [self.options.accumulator_max / max(float(self._bound(r).max()), 1e-12) for r in cls.readers]
+        return min(limits + [float(self._reader_limit(r).min()) for r in cls.readers if not self._can_shift(r)])
+
+    def _can_shift(self, reader: Node) -> bool:
+        """A reader alone at its input may take it shifted right (a negative weight exponent, after summation)."""
+        return len(self.users[reader.operands[0]]) == 1
+
+    def _reader_limit(self, reader: Node) -> np.ndarray:
+        """Largest scale per channel [C] at which bias and threshold fit their fields and the current its register.
+
+        A shared residual stream is allowed ``headroom`` times its static bound, which supposes every input at
+        its most harmful value at once; what overflows at run time is counted and reported.
+        """
+        limit = np.full(reader.type.shape[0], np.inf)
+        bias = self.graph.tensor(reader, "bias")
+        if bias is not None:
+            top = ((1 << (self.options.bias_mant_bits - 1)) - 1) << self.options.bias_exp_max
+            limit = np.minimum(limit, top / (GRAIN * np.maximum(np.abs(bias), 1e-12)))
+        if reader.op == "lif":
+            theta = float(reader.attr("theta")) - float(reader.attr("v_reset", 0.0))
+            limit = np.minimum(limit, self.options.vth_max * input_gain(reader) / theta)
+        steps = self.graph.timesteps if reader.op == "readout" else 1
+        headroom = 1.0 if self._can_shift(reader) else self.options.headroom
+        return np.minimum(limit, headroom * self.options.current_max / np.maximum(self._bound(reader) * steps, 1e-12))
+
+    def _bound(self, reader: Node) -> np.ndarray:
+        """Largest |current + bias| of each channel, statically, [C], in units of the trained model."""
+        bound = static_bound(self.graph, self.by_id[reader.operands[0]], self._real_weight, self._top)
+        bias = self.graph.tensor(reader, "bias")
+        return bound + (0.0 if bias is None else np.abs(bias))
+
+    def _choose_scale(self, weights: list[np.ndarray], unit: float, limit: float) -> float:
+        allowed = self.options.weights
+        largest = [float(np.abs(w).max()) for w in weights if w.any()]
+        if largest:
+            finest = allowed.hi * 2.0**allowed.least_shift / min(largest)
+            coarsest = allowed.hi * 2.0**allowed.most_shift / max(largest)
+            top = min(finest, coarsest, limit)
+        else:
+            top = min(4096.0 / unit, limit)
+        hi = max(int(top * unit), 1)
+        lo = max(hi // 2, 1)
+        grid = np.unique(np.linspace(lo, hi, min(CANDIDATES, hi - lo + 1)).astype(np.int64)) / unit
+        return best_scale(weights, grid, allowed) if largest else float(grid[-1])
+
+    def _plan_conv(
+        self, conv: Node, weight: np.ndarray, scale: float, bins: np.ndarray, cls: ScaleClass
+    ) -> dict[str, Any]:
+        gain = (2.0**bins)[:, None, None, None]
+        mantissa, shift = self.options.weights.quantise(weight * gain, scale)
+        key = f"{conv.attr('weight').key}@{cls.index}"
+        self.tensors.setdefault(key, mantissa)
+        error = mantissa.astype(np.float64) * (2.0**shift / scale) / gain - weight
+        power = math.sqrt(float(np.mean(weight**2))) or 1.0
+        self.report.add(
+            "quantize", label(conv), kind="weights", scale=scale, shift=shift, bits=self.options.weight_bits,
+            channels_per_bin=np.bincount(bins).tolist(),
+            largest=float(np.abs(weight).max(initial=0.0)), worst_error=float(np.abs(error).max(initial=0.0)),
+            rms_error_relative=math.sqrt(float(np.mean(error**2))) / power,
+        )  # fmt: skip
+        return {"key": key, "shift": shift}
+
+    def _plan_host(self, host: Node, scale: np.ndarray) -> dict[str, Any]:
+        """``scale`` [C] synaptic units per unit of the model's current."""
+        weight = self._real_weight(host) * scale[:, None, None, None]
+        bits = HOST_WEIGHT_BITS - max(0, math.ceil(math.log2(max(float(np.abs(weight).max(initial=0.0)), 1e-9))))
+        key = f"{host.attr('weight').key}@host"
+        self.tensors[key] = np.rint(weight * 2.0**bits).astype(np.int32)
+        self.tensors[f"{key}.bias"] = np.zeros(weight.shape[0], np.int64)
+        self.report.add(
+            "quantize", label(host), kind="host", scale=float(scale.min()), weight_fraction_bits=bits,
+            input_fraction_bits=HOST_FRACTION_BITS,
+        )  # fmt: skip
+        return {"key": key, "frac": HOST_FRACTION_BITS, "shift": HOST_FRACTION_BITS + bits}
+
+    def _plan_reader(self, reader: Node, base: float, rshift: int, bins: np.ndarray) -> dict[str, Any]:
+        """``base`` is the scale of bin 0 after the right shift."""
+        scale = base * 2.0**bins
+        plan: dict[str, Any] = {"scale": base, "rshift": rshift}
+        bias = self.graph.tensor(reader, "bias")
+        facts: dict[str, Any] = {}
+        if bias is not None and bias.any():
+            plan["bias"], facts = self._quantise_bias(reader, bias.astype(np.float64) * scale * GRAIN)
+        bound = float((self._bound(reader) * scale).max())
+        if reader.op == "lif":
+            facts |= self._plan_lif(reader, scale, plan)
+        elif reader.op == "multilevel":
+            plan["thresholds"] = self._level_table(reader, scale)
+            facts["thresholds"] = np.unique(plan["thresholds"], axis=0).tolist()
+        self.report.add(
+            "quantize", label(reader), kind=reader.op, scale=base, rshift=rshift, static_bound=bound,
+            current_max=self.options.current_max, can_overflow=bool(bound > self.options.current_max), **facts,
+        )  # fmt: skip
+        return plan
+
+    def _plan_lif(self, reader: Node, scale: np.ndarray, plan: dict[str, Any]) -> dict[str, Any]:
+        if reader.attr("reset") != "hard":
+            raise LoweringError(
+                f"neuron '{label(reader)}' has reset '{reader.attr('reset')}'; profile loihi2 resets hard"
+            )
+        theta = float(reader.attr("theta")) - float(reader.attr("v_reset", 0.0))
+        wanted = scale * theta / input_gain(reader)
+        vth = np.maximum(np.rint(wanted), 0).astype(np.int32)
+        dv, exact = decay_constant(reader)
+        plan |= {"vth": vth, "dv": dv}
+        return {
+            "vth": np.unique(vth).tolist(), "vth_error_relative": float(np.abs(vth / wanted - 1).max()), "dv": dv,
+            "dv_exact": exact, "compare": f"{reader.attr('compare')} becomes gt on the 64-grain",
+        }  # fmt: skip
+
+    def _level_table(self, reader: Node, scale: np.ndarray) -> np.ndarray:
+        """Level n starts at x = n - 1/2; half to even excludes the tie for odd n. [C, D], or [1, D] where rows agree."""
+        levels = np.arange(1, reader.attr("levels") + 1)
+        z = (levels[None, :] - 0.5) * (GRAIN * scale / float(reader.attr("gain", 1.0)))[:, None]
+        excluded = (levels % 2 == 1) & (reader.attr("rounding") == "half_even")
+        table = np.where(excluded[None, :], np.floor(z) + 1, np.ceil(z)).astype(np.int32)
+        return table[:1] if (table == table[:1]).all() else table
+
+    def _quantise_bias(self, reader: Node, bias: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+        """Mantissa << exponent, the exponent shared by the population."""
+        top = (1 << (self.options.bias_mant_bits - 1)) - 1
+        exp = max(0, math.ceil(math.log2(max(float(np.abs(bias).max()) / top, 1e-9))))
+        if exp > self.options.bias_exp_max:
+            raise LoweringError(
+                f"bias of '{label(reader)}' needs exponent {exp}, the target has at most {self.options.bias_exp_max}"
+            )
+        mantissa = np.clip(np.rint(bias / 2.0**exp), -top, top).astype(np.int64)
+        error = float(np.abs(mantissa * 2.0**exp - bias).max())
+        return (mantissa << exp).astype(np.int32), {"bias_exp": exp, "bias_worst_error_units": error / GRAIN}
+
+    # ---- rewriting ----
+
+    def _rewrite(self, node: Node) -> list[Node]:
+        handler = getattr(self, f"_int_{node.op}", None)
+        if handler is None:
+            raise LoweringError(f"{node.op} '{label(node)}' has no integer form on this target")
+        return handler(node)
+
+    def _int_input(self, node: Node) -> list[Node]:
+        if self.options.input_encoding == "host-current":
+            return [node]
+        scale, (lo, _) = self._input_scale(), self.options.input_range
+        attrs = {
+            "scale": derived(scale),
+            "lo": derived(0 if lo >= 0 else -127),
+            "hi": derived(255 if lo >= 0 else 127),
+        }
+        return [
+            replace(node, id=f"{node.id}.real"),
+            Node(node.id, "encode", (Use(f"{node.id}.real"),), attrs, node.type, "input"),
+        ]
+
+    def _int_conv2d(self, node: Node) -> list[Node]:
+        plan = self.plans[node.id]
+        attrs: dict[str, Attr] = {k: node.attrs[k] for k in GEOMETRY if k in node.attrs}
+        attrs |= {"weight": derived(Ref(plan["key"])), "shift": derived(plan["shift"])}
+        if "frac" in plan:
+            attrs |= {"frac": derived(plan["frac"]), "bias": derived(Ref(f"{plan['key']}.bias"))}
+            return [replace(node, op="host_conv2d", attrs=attrs)]
+        return [replace(node, attrs=attrs)]
+
+    def _int_attn(self, node: Node) -> list[Node]:
+        plan: CountNeuron = self.plans[node.id]
+        order = self._order(node)
+        attrs = {"heads": node.attrs["heads"], "order": derived(order)}
+        return [replace(node, attrs=attrs | {"shift": derived(plan.shift), "saturate": derived(plan.saturate)})]
+
+    def _order(self, node: Node) -> str:
+        """q k^T first where the table is smaller that way: N^2 < d*d_v (architecture, section 6)."""
+        if self.options.attn_order != "auto":
+            return self.options.attn_order
+        q, v = (self.by_id[node.operands[i]].type.shape for i in (0, 2))
+        heads = node.attr("heads")
+        return "qk" if (v[1] * v[2]) ** 2 < (q[0] // heads) * (v[0] // heads) else "kv"
+
+    def _int_map(self, node: Node) -> list[Node]:
+        plan: CountNeuron = self.plans[node.id]
+        return [node.with_attrs(shift=derived(plan.shift))]
+
+    def _int_add(self, node: Node) -> list[Node]:
+        return [node]
+
+    _int_sum_positions = _int_add
+
+    def _int_maxpool2d(self, node: Node) -> list[Node]:
+        if node.type.kind is Kind.CURRENT:
+            return [node]
+        if node.type.kind is Kind.GRADED:
+            raise LoweringError(
+                f"max-pool on multi-level spikes after '{label(self.by_id[node.operands[0]])}' is not lowered"
+            )
+        source = self.by_id[node.operands[0]]
+        window = Node(
+            f"{node.id}.in",
+            "map",
+            node.inputs,
+            {**node.attrs, "mode": derived("window"), "shift": derived(1)},
+            node.type,
+        )
+        return [window, self._gate(node, window.id, 1, "pool", node.name or f"{label(source)}.pool")]
+
+    def _int_mul(self, node: Node) -> list[Node]:
+        """AND: two one-to-one synapses of weight 2 against a threshold of 3."""
+        out = []
+        for k, operand in enumerate(node.operands):
+            type_ = self.by_id[operand].type
+            attrs = {"mode": derived("same"), "shift": derived(1)}
+            if type_.shape != node.type.shape:
+                attrs |= {"mode": derived("broadcast"), "size": derived(node.type.shape[1:])}
+            out.append(Node(f"{node.id}.in{k}", "map", (Use(operand),), attrs, node.type))
+        joined = Node(f"{node.id}.sum", "add", (Use(out[0].id), Use(out[1].id)), {}, node.type)
+        return [*out, joined, self._gate(node, joined.id, 3, "and", label(node).lstrip("%"))]
+
+    def _gate(self, node: Node, source: str, vth: int, role: str, name: str) -> Node:
+        key = f"{name}.vth"
+        self.tensors[key] = np.full(node.type.shape[0], vth, np.int32)
+        attrs = {"dv": derived(4096), "vth": derived(Ref(key)), "role": derived(role)}
+        return Node(node.id, "cuba_lif", (Use(source),), attrs, node.type, name)
+
+    def _int_lif(self, node: Node) -> list[Node]:
+        plan = self.plans[node.id]
+        counts = isinstance(plan, CountNeuron)
+        dv, vth = (plan.dv, plan.vth) if counts else (plan["dv"], plan["vth"])
+        self.tensors[f"{label(node)}.vth"] = np.full(node.type.shape[0], vth, np.int32)
+        attrs = {
+            "dv": derived(dv),
+            "vth": derived(Ref(f"{label(node)}.vth")),
+            "role": derived(node.attr("role", "neuron")),
+        }
+        return self._neuron(node, "cuba_lif", attrs, {} if counts else plan)
+
+    def _int_multilevel(self, node: Node) -> list[Node]:
+        plan = self.plans[node.id]
+        counts = isinstance(plan, CountNeuron)
+        table = np.array([plan.thresholds], np.int32) if counts else plan["thresholds"]
+        self.tensors[f"{label(node)}.thresholds"] = table
+        attrs = {"thresholds": derived(Ref(f"{label(node)}.thresholds"))}
+        return self._neuron(node, "levels", attrs, {} if counts else plan)
+
+    def _int_readout(self, node: Node) -> list[Node]:
+        plan = self.plans[node.id]
+        scale = float(node.attr("gain", 1.0)) / (GRAIN * plan["scale"] * self.graph.timesteps)
+        return self._neuron(node, "int_readout", {"scale": derived(scale)}, plan)
+
+    def _neuron(self, node: Node, op: str, attrs: dict, plan: dict[str, Any]) -> list[Node]:
+        for key in ("record_perm", "record_shape"):
+            if key in node.attrs:
+                attrs[key] = node.attrs[key]
+        if "bias" in plan:
+            self.tensors[f"{label(node)}.bias@int"] = plan["bias"]
+            attrs["bias"] = derived(Ref(f"{label(node)}.bias@int"))
+        neuron = replace(drop_attrs(node, *node.attrs), op=op, attrs=attrs)
+        if not plan.get("rshift"):
+            return [neuron]
+        shifted = Node(f"{node.id}.in", "rshift", node.inputs, {"shift": derived(plan["rshift"])}, node.type)
+        return [shifted, replace(neuron, inputs=(Use(shifted.id),))]

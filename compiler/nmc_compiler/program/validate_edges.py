@@ -1,0 +1,196 @@
+"""Rules of projections and transfers: indices, geometry, weights, shifts, delays."""
+
+from __future__ import annotations
+
+import math
+from typing import NoReturn
+
+import numpy as np
+
+from nmc_compiler.program.model import Conv, Dynamic, Map, Program, Shape, Transfer
+from nmc_compiler.program.rules import (
+    NUMBER_LIMIT,
+    check_array,
+    check_index,
+    check_pair,
+    check_range,
+    check_same,
+    check_text,
+    fail,
+)
+from nmc_compiler.program.shapes import conv_grid, windows_start_inside
+
+MAX_SHIFT = 24
+MAX_RSHIFT = 31
+MAX_SATURATE = 2**31 - 1
+
+
+def check_edges(program: Program) -> None:
+    """Raise VerifyError for the first projection or transfer that does not fit its ends."""
+    for index, conv in enumerate(program.convs):
+        _check_conv(program, conv, f"convs/{index}")
+    for index, item in enumerate(program.maps):
+        _check_map(program, item, f"maps/{index}")
+    for index, dynamic in enumerate(program.dynamics):
+        _check_dynamic(program, dynamic, f"dynamics/{index}")
+    for index, transfer in enumerate(program.transfers):
+        _check_transfer(program, transfer, f"transfers/{index}")
+    _check_weight_keys(program)
+    _check_transfer_cycles(program)
+
+
+def delay_limit(program: Program) -> int:
+    """Largest delay in ticks that the Program's target facts allow (one tick is the least)."""
+    limits = program.target.get("limits")
+    top = limits.get("delay_max") if isinstance(limits, dict) else None
+    if top is None:
+        return NUMBER_LIMIT
+    if type(top) is not int or not 0 <= top <= NUMBER_LIMIT:
+        fail("target/limits/delay_max", f"{ascii(top)[:60]} is not a number of ticks")
+    return top + 1
+
+
+def _check_ends(program: Program, item: Conv | Map, path: str) -> tuple[Shape, Shape]:
+    """Shapes of source population and target dendrite, with the rules that all projections share."""
+    check_text(f"{path}/name", item.name)
+    src = _check_source(program, f"{path}/src", item.src)
+    check_index(f"{path}/dst", item.dst, len(program.dendrites), "dendrite")
+    check_range(f"{path}/shift", item.shift, 0, MAX_SHIFT)
+    check_range(f"{path}/delay", item.delay, 1, delay_limit(program))
+    check_range(f"{path}/lag", item.lag, 0, NUMBER_LIMIT)
+    check_pair(f"{path}/stride", item.stride, 1)
+    check_pair(f"{path}/pad", item.pad, 0)
+    return src, program.dendrites[item.dst].shape
+
+
+def _check_source(program: Program, path: str, index: int) -> Shape:
+    check_index(path, index, len(program.populations), "population")
+    population = program.populations[index]
+    if population.model == "readout":
+        fail(path, f"{population.name!r} is a readout and never fires")
+    return population.shape
+
+
+def _check_conv(program: Program, conv: Conv, path: str) -> None:
+    src, dst = _check_ends(program, conv, path)
+    check_pair(f"{path}/dilation", conv.dilation, 1)
+    check_array(f"{path}/weight", conv.weight, np.int8, (None, None, None, None))
+    _, _, per_group, out = conv.weight.shape
+    check_range(f"{path}/groups", conv.groups, 1, src[0])
+    check_same(f"{path}/weight", per_group * conv.groups, src[0], "the channels of the source")
+    check_same(f"{path}/weight", out, dst[0], "the channels of the target")
+    check_same(f"{path}/groups", out % conv.groups, 0, f"{out} output channels leave a rest")
+    grid = conv_grid(conv, src)
+    check_same(f"{path}/out_hw", conv.out_hw, grid, f"output of kernel {conv.weight.shape[:2]} on {src[1:]}")
+    check_pair(f"{path}/out_hw", conv.out_hw, 1)
+    check_same(f"{path}/dst", dst[1:], (1, 1) if conv.collapse else grid, "positions of the target dendrite")
+
+
+def _check_map(program: Program, item: Map, path: str) -> None:
+    src, dst = _check_ends(program, item, path)
+    check_same(f"{path}/dst", dst[0], src[0], "a map keeps the channels")
+    if item.mode == "window":
+        check_pair(f"{path}/kernel", item.kernel, 1)
+        _check_windows(item, src, dst, path)
+    elif item.mode == "same":
+        check_same(f"{path}/dst", dst, src, "mode 'same' keeps the shape")
+    else:
+        one, name = (dst, "dst") if item.mode == "reduce" else (src, "src")
+        check_same(f"{path}/{name}", one[1:], (1, 1), f"mode {item.mode!r} has a single position there")
+
+
+def _check_windows(item: Map | Transfer, src: Shape, dst: Shape, path: str) -> None:
+    if not windows_start_inside(item, src, dst):
+        fail(
+            f"{path}/pad",
+            f"{list(item.pad)}: kernel {list(item.kernel)}, stride {list(item.stride)} from {list(src[1:])} "
+            f"to {list(dst[1:])} positions has a window without any source; pad must stay below kernel",
+        )
+
+
+def _check_dynamic(program: Program, item: Dynamic, path: str) -> None:
+    check_text(f"{path}/name", item.name)
+    shapes = {role: _check_source(program, f"{path}/{role}", getattr(item, role)) for role in ("q", "k", "v")}
+    check_index(f"{path}/dst", item.dst, len(program.dendrites), "dendrite")
+    shapes["dst"] = program.dendrites[item.dst].shape
+    check_range(f"{path}/heads", item.heads, 1, NUMBER_LIMIT)
+    check_range(f"{path}/shift", item.shift, 0, MAX_SHIFT)
+    check_range(f"{path}/saturate", item.saturate, 1, MAX_SATURATE)
+    for role in ("q", "k", "v"):
+        check_range(f"{path}/delay_{role}", getattr(item, f"delay_{role}"), 1, delay_limit(program))
+        if program.populations[getattr(item, role)].signed:
+            fail(f"{path}/{role}", "codes may be negative, but saturation needs codes from 0 up")
+    for role, shape in shapes.items():
+        if shape[0] % item.heads:
+            fail(f"{path}/heads", f"{item.heads} heads do not divide the {shape[0]} channels of {role}")
+        tokens = math.prod(shapes["q"][1:])
+        check_same(f"{path}/{role}", math.prod(shape[1:]), tokens, "tokens of q")
+    check_same(f"{path}/k", shapes["k"][0], shapes["q"][0], "channels of q")
+    check_same(f"{path}/dst", shapes["dst"][0], shapes["v"][0], "channels of v")
+
+
+def _check_transfer(program: Program, item: Transfer, path: str) -> None:
+    check_text(f"{path}/name", item.name)
+    check_range(f"{path}/level", item.level, 0, NUMBER_LIMIT)
+    for end in ("src", "dst"):
+        check_index(f"{path}/{end}", getattr(item, end), len(program.dendrites), "dendrite")
+    src, dst = program.dendrites[item.src], program.dendrites[item.dst]
+    check_same(f"{path}/dst", dst.cluster, src.cluster, "a transfer stays within one cluster")
+    check_same(f"{path}/dst", dst.shape[0], src.shape[0], "a transfer keeps the channels")
+    check_pair(f"{path}/kernel", item.kernel, 1)
+    check_pair(f"{path}/stride", item.stride, 1)
+    check_pair(f"{path}/pad", item.pad, 0)
+    check_range(f"{path}/rshift", item.rshift, 0, MAX_RSHIFT)
+    if item.mode == "sum":
+        check_same(f"{path}/dst", dst.shape[1:], (1, 1), "mode 'sum' has a single position there")
+    else:
+        _check_windows(item, src.shape, dst.shape, path)
+
+
+def _check_weight_keys(program: Program) -> None:
+    first: dict[str, int] = {}
+    for index, conv in enumerate(program.convs):
+        if not conv.weight_key:
+            continue
+        number = first.setdefault(conv.weight_key, index)
+        other = program.convs[number]
+        if other.groups != conv.groups or not np.array_equal(other.weight, conv.weight):
+            key = ascii(conv.weight_key)[:60]
+            fail(f"convs/{index}/weight_key", f"{key} stands for other weights in convs/{number}")
+
+
+def _check_transfer_cycles(program: Program) -> None:
+    """Transfers form no cycle, and a later one never adds to what an earlier one of its level has read."""
+    targets: dict[int, list[int]] = {}
+    for item in program.transfers:
+        targets.setdefault(item.src, []).append(item.dst)
+    state: dict[int, int] = {}
+    for start in targets:
+        _walk(start, targets, state)
+    for index, item in enumerate(program.transfers):
+        for earlier in program.transfers[:index]:
+            if earlier.src == item.dst and earlier.level == item.level:
+                fail(
+                    f"transfers/{index}",
+                    f"adds to what {earlier.name!r} has read before at level {item.level}",
+                )
+
+
+def _walk(start: int, targets: dict[int, list[int]], state: dict[int, int]) -> None:
+    """Depth-first search without recursion: state 1 is on the path, 2 is done."""
+    stack = [start]
+    while stack:
+        node = stack[-1]
+        if state.get(node) is None:
+            state[node] = 1
+        fresh = [n for n in targets.get(node, []) if state.get(n) != 2]
+        if any(state.get(n) == 1 for n in fresh):
+            _cycle(node)
+        if fresh:
+            stack.append(fresh[0])
+        else:
+            state[stack.pop()] = 2
+
+
+def _cycle(dendrite: int) -> NoReturn:
+    fail("transfers", f"form a cycle through dendrite {dendrite}")
