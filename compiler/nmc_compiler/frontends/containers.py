@@ -29,8 +29,7 @@ def choose_state(root: object, notes: list[str]) -> tuple[dict, dict | None]:
     """(state_dict, config) of the object in a file; adds to `notes` what was chosen and left aside."""
     if not isinstance(root, dict):
         raise FrontendError(
-            f"it holds {describe(root)}, not a state_dict: save one with "
-            "torch.save(model.state_dict(), 'weights.pt')"
+            f"it holds {describe(root)}, not a state_dict: save one with torch.save(model.state_dict(), 'weights.pt')"
         )
     averages = [key for key in EMA_KEYS if isinstance(root.get(key), dict)]
     plain = [key for key in STATE_KEYS if isinstance(root.get(key), dict)]
@@ -38,9 +37,7 @@ def choose_state(root: object, notes: list[str]) -> tuple[dict, dict | None]:
     if not holders:
         return root, None
     if len(holders) > 1:
-        raise FrontendError(
-            f"it holds a state_dict under each of {holders}: save the one that is meant, alone"
-        )
+        raise FrontendError(f"it holds a state_dict under each of {holders}: save the one that is meant, alone")
     _note_choice(holders[0], plain if averages else [], notes)
     config = _config(root.get("config"), notes)
     _note_rest(root, {*holders, *plain, "config"}, notes)

@@ -149,9 +149,7 @@ def to_array(tensor: StoredTensor, data: bytes | mmap, base: int, big_endian: bo
     code = _NUMPY.get(tensor.dtype)
     if code is None:
         raise FrontendError(f"its dtype is torch.{tensor.dtype}: {_advice(tensor.dtype)}")
-    array = _convert(
-        _view(tensor, np.dtype(code).newbyteorder(">" if big_endian else "<"), data, base), tensor.dtype
-    )
+    array = _convert(_view(tensor, np.dtype(code).newbyteorder(">" if big_endian else "<"), data, base), tensor.dtype)
     if tensor.lazy.conjugated:
         array = np.conjugate(array)
     if tensor.lazy.negated:

@@ -132,17 +132,13 @@ def _tensor_v3(names: TorchNames, args: tuple) -> StoredTensor:
         raise _bad_args("torch._utils._rebuild_tensor_v3")
     dtype = _dtype(args[6])
     _check_grad(args[4], dtype)
-    return stored_tensor(
-        args[0], dtype, args[1], args[2], args[3], _flags(args[7] if len(args) == 8 else None, dtype)
-    )
+    return stored_tensor(args[0], dtype, args[1], args[2], args[3], _flags(args[7] if len(args) == 8 else None, dtype))
 
 
 def _check_grad(flag: object, dtype: str) -> None:
     """Gradients mean nothing here, but PyTorch refuses a file that wants them for integers."""
     if type(flag) is not bool or (flag and not dtype.startswith(("float", "bfloat", "complex"))):
-        raise FrontendError(
-            f"the pickle is damaged: requires_grad of a tensor of {dtype} is {describe(flag)}"
-        )
+        raise FrontendError(f"the pickle is damaged: requires_grad of a tensor of {dtype} is {describe(flag)}")
 
 
 def _dtype(value: object) -> str:
@@ -191,9 +187,7 @@ def _moved(names: TorchNames, args: tuple) -> object:
         raise _bad_args("torch._utils._rebuild_device_tensor_from_cpu_tensor")
     tensor = _tensor_like(args[0])
     if isinstance(tensor, StoredTensor) and tensor.dtype != _dtype(args[1]):
-        return Opaque(
-            f"a tensor kept as {tensor.dtype} that is to become {_dtype(args[1])}", "save tensor.cpu()"
-        )
+        return Opaque(f"a tensor kept as {tensor.dtype} that is to become {_dtype(args[1])}", "save tensor.cpu()")
     return tensor
 
 

@@ -54,9 +54,7 @@ def _check_kind(archive: TorchZip) -> None:
     if "constants.pkl" in archive.records:
         raise FrontendError(f"it is a TorchScript archive (torch.jit.save), which holds code: {WAY_OUT}")
     if "data.pkl" not in archive.records:
-        raise FrontendError(
-            "it is a zip archive without data.pkl, so torch.save did not write it (an .npz file?)"
-        )
+        raise FrontendError("it is a zip archive without data.pkl, so torch.save did not write it (an .npz file?)")
     alignment = _short_content(archive, ".storage_alignment", b"64")
     if not alignment.strip().isdigit():
         raise FrontendError(f"its storage alignment is {alignment!r}, not a number: the file is damaged")
@@ -95,9 +93,7 @@ def read_legacy(data: mmap) -> StoredFile:
 def _read_preamble(data: mmap, names: TorchNames) -> int:
     magic, pos = unpickle(data, 0, len(data), names)
     if magic != _LEGACY_MAGIC:
-        raise FrontendError(
-            f"it is a pickle of {short_text(magic)}, not a checkpoint that torch.save wrote: {WAY_OUT}"
-        )
+        raise FrontendError(f"it is a pickle of {short_text(magic)}, not a checkpoint that torch.save wrote: {WAY_OUT}")
     protocol, pos = unpickle(data, pos, len(data), names)
     if protocol != _LEGACY_PROTOCOL:
         raise FrontendError(f"its protocol version is {short_text(protocol)}, only {_LEGACY_PROTOCOL} exists")
@@ -113,9 +109,7 @@ def _walk_storages(data: mmap, pos: int, keys: object, names: TorchNames) -> dic
     for key in keys:
         storage = names.storages.get(key) if type(key) is str else None
         if storage is None or key in starts:
-            raise FrontendError(
-                f"the list of storages has {short_text(key)} twice or unannounced: the file is damaged"
-            )
+            raise FrontendError(f"the list of storages has {short_text(key)} twice or unannounced: the file is damaged")
         starts[key] = pos + 8
         count = int.from_bytes(data[pos : pos + 8], "little", signed=True)
         if starts[key] + storage.nbytes > len(data) or count * ITEM_BYTES[storage.dtype] != storage.nbytes:

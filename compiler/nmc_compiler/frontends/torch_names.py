@@ -93,7 +93,7 @@ class TorchNames:
         text = f"{'builtins' if module == '__builtin__' else module}.{attribute}"
         if text not in _ALLOWED:
             raise FrontendError(
-                f"the file refers to {text!r}, which a state_dict does not need and which could run code: "
+                f"the file refers to {text!r}, which is none of the names that a state_dict needs: "
                 f"refused, nothing was run. {WAY_OUT[0].upper()}{WAY_OUT[1:]}"
             )
         return Name(text)
@@ -116,8 +116,7 @@ class TorchNames:
         attributes = type(target) is OrderedDict or (isinstance(target, Opaque) and target.what == _NAMESPACE)
         if not attributes or type(state) not in (dict, OrderedDict):
             raise FrontendError(
-                f"the pickle sets the state of {describe(target)} from {describe(state)}, which is refused. "
-                f"{WAY_OUT}"
+                f"the pickle sets the state of {describe(target)} from {describe(state)}, which is refused. {WAY_OUT}"
             )
 
     def put(self, target: object, key: object, value: object) -> None:
@@ -131,24 +130,18 @@ class TorchNames:
         """Accounts for a copy that a call makes."""
         self.copied += nbytes
         if self.copied > MAX_COPIED_BYTES:
-            raise FrontendError(
-                f"the pickle copies more than {MAX_COPIED_BYTES} bytes: no checkpoint needs that"
-            )
+            raise FrontendError(f"the pickle copies more than {MAX_COPIED_BYTES} bytes: no checkpoint needs that")
 
     def check_key(self, key: object) -> None:
         if type(key) is str:
             return
         self.other_keys += 1
         if self.other_keys > MAX_OTHER_KEYS:
-            raise FrontendError(
-                f"more than {MAX_OTHER_KEYS} dictionary keys are not text: no checkpoint needs that"
-            )
+            raise FrontendError(f"more than {MAX_OTHER_KEYS} dictionary keys are not text: no checkpoint needs that")
         # A tuple's hash visits its parts every time, so nested tuples could take for ever.
         parts = key if type(key) is tuple else (key,)
         if len(parts) > MAX_KEY_PARTS or not all(type(part) in (*_SCALARS, Name) for part in parts):
-            raise FrontendError(
-                f"a dictionary key is {describe(key)}: only text, numbers and tuples of them are read"
-            )
+            raise FrontendError(f"a dictionary key is {describe(key)}: only text, numbers and tuples of them are read")
 
     def storage(self, pid: object) -> Storage:
         """Meaning of BINPERSID: ("storage", type, key, device, elements[, view of it])."""
@@ -166,9 +159,7 @@ class TorchNames:
     def _storage_dtype(self, storage_type: object) -> str:
         text = storage_type.text if isinstance(storage_type, Name) else ""
         if text not in STORAGES or (self.legacy and text == _UNTYPED):
-            raise FrontendError(
-                f"a storage has the type {describe(storage_type)}, which is not read. {WAY_OUT}"
-            )
+            raise FrontendError(f"a storage has the type {describe(storage_type)}, which is not read. {WAY_OUT}")
         return STORAGES[text]
 
     def _check_size(self, key: str, nbytes: int) -> None:

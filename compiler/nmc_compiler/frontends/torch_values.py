@@ -40,7 +40,8 @@ def describe(value: object) -> str:
         return f"a {type(value).__name__} of {len(value)}"
     if value is None or isinstance(value, bool):
         return str(value)
-    return "a text" if isinstance(value, str) else "a number" if isinstance(value, int | float) else "data"
+    kinds = {str: "a text", int: "a number", float: "a number", complex: "a complex number", bytes: "bytes"}
+    return kinds.get(type(value), f"a {type(value).__name__}")
 
 
 def short_text(value: object) -> str:

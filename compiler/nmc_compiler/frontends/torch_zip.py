@@ -215,13 +215,9 @@ def _extra_field(extra: bytes, wanted: int) -> bytes:
 
 def _checked(record: _Record, flags: int) -> _Record:
     if flags & _ENCRYPTED:
-        raise FrontendError(
-            f"record {record.name!r} of the zip archive is encrypted: unpack it and save it again"
-        )
+        raise FrontendError(f"record {record.name!r} of the zip archive is encrypted: unpack it and save it again")
     if record.method not in (_STORED, _DEFLATED):
-        raise FrontendError(
-            f"record {record.name!r} is compressed by method {record.method}: save with torch.save"
-        )
+        raise FrontendError(f"record {record.name!r} is compressed by method {record.method}: save with torch.save")
     if record.method == _STORED and record.packed != record.size:
         raise _damaged(f"record {record.name!r} is stored in {record.packed} bytes and claims {record.size}")
     return record

@@ -97,9 +97,7 @@ class _Machine:
                 raise FrontendError(_refused_opcode(code))
             handler(self)
         else:
-            raise FrontendError(
-                f"the pickle has more than {MAX_OPCODES} opcodes: no checkpoint needs that many"
-            )
+            raise FrontendError(f"the pickle has more than {MAX_OPCODES} opcodes: no checkpoint needs that many")
         if self.outer or len(self.stack) != 1:
             raise self.damaged(f"it stops with {len(self.stack)} objects and {len(self.outer)} open marks")
         return self.stack[0]

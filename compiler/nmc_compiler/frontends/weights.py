@@ -128,8 +128,7 @@ def _to_arrays(state: dict, stored: StoredFile, file_size: int, notes: list[str]
 
 def _check_entries(state: dict) -> None:
     kinds = [
-        isinstance(value, StoredTensor) or isinstance(value, Opaque) and value.is_tensor
-        for value in state.values()
+        isinstance(value, StoredTensor) or isinstance(value, Opaque) and value.is_tensor for value in state.values()
     ]
     if not any(kinds):
         keys = ", ".join(short_text(key) for key in list(state)[:8])
@@ -143,9 +142,7 @@ def _check_entries(state: dict) -> None:
         if isinstance(value, Opaque) and value.is_tensor:
             raise FrontendError(f"{short_text(key)} is {value.what}: {value.advice}")
         if not isinstance(value, StoredTensor):
-            raise FrontendError(
-                f"{short_text(key)} in the state_dict is {describe(value)}, not a tensor: remove it"
-            )
+            raise FrontendError(f"{short_text(key)} in the state_dict is {describe(value)}, not a tensor: remove it")
 
 
 def _is_text(key: str) -> bool:
@@ -163,13 +160,9 @@ def _array(key: str, tensor: StoredTensor, stored: StoredFile) -> np.ndarray:
 def _note_conversions(state: dict[str, StoredTensor], stored: StoredFile, notes: list[str]) -> None:
     widened = [key for key, tensor in state.items() if tensor.dtype == "bfloat16"]
     if widened:
-        notes.append(
-            f"{len(widened)} bfloat16 tensors read as float32, exactly; the first is {short_text(widened[0])}"
-        )
+        notes.append(f"{len(widened)} bfloat16 tensors read as float32, exactly; the first is {short_text(widened[0])}")
     if stored.unchecked:
-        notes.append(
-            f"{len(stored.unchecked)} records have no checksum, so damage to them would go unnoticed"
-        )
+        notes.append(f"{len(stored.unchecked)} records have no checksum, so damage to them would go unnoticed")
     if stored.big_endian:
         notes.append("the file is big-endian: numbers were reversed")
 

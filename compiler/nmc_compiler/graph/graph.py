@@ -85,6 +85,11 @@ class Graph:
         return None if ref is None else self.tensors[ref.key]
 
 
+def label(node: Node) -> str:
+    """How a report or an error names a node."""
+    return node.name or f"%{node.id}"
+
+
 class GraphBuilder:
     """Builds a graph node by node; types are inferred as each node is added."""
 

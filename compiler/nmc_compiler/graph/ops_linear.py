@@ -191,7 +191,7 @@ register(OpSpec("batch_norm", 1, _bn_infer, _bn_eval, BN_ATTRS, ("mean", "var", 
 
 def _pad_infer(types, attrs, tensors, where):
     (x,) = types
-    (py, px), value = attrs["pad"].value, tensors[attrs["value"].value.key]
+    (py, px), value = _pair(attrs, "pad", (0, 0), where), tensors[attrs["value"].value.key]
     if x.is_event or min(py, px) < 0 or value.shape != (x.shape[0],):
         raise VerifyError(f"{where}: pad2d takes a current, pads >= 0 and one value per channel, got {x}")
     return ValueType(x.kind, (x.shape[0], x.shape[1] + 2 * py, x.shape[2] + 2 * px))

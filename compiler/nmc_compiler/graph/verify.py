@@ -43,20 +43,44 @@ class Finding:
 
 @dataclass(frozen=True)
 class Site:
-    """A node with its surroundings."""
+    """A node with its surroundings: what it reads and what reads it."""
 
     node: Node
-    inputs: tuple[Node, ...]
-    users: tuple[Node, ...]
-    source_users: int  # how many nodes read the first input
+    graph: Graph
+    by_id: dict[str, Node]
+    readers: dict[str, list[Node]]
+
+    @property
+    def inputs(self) -> list[Node]:
+        return [self.by_id[i] for i in self.node.operands]
 
     @property
     def source(self) -> Node:
-        return self.inputs[0]
+        return self.by_id[self.node.operands[0]]
+
+    @property
+    def users(self) -> list[Node]:
+        return self.readers[self.node.id]
 
     @property
     def reads_events(self) -> bool:
         return self.source.type.is_event
+
+    def alone(self, node: Node) -> bool:
+        """Whether nothing but one node reads ``node``."""
+        return len(self.readers[node.id]) == 1
+
+    def convolution_before(self) -> Node | None:
+        """The convolution that feeds this node through batch norms and padding alone, each read once."""
+        node = self.source
+        while node.op in ("batch_norm", "pad2d") and self.alone(node):
+            node = self.by_id[node.operands[0]]
+        return node if node.op == "conv2d" and self.alone(node) else None
+
+    def pointwise(self, conv: Node) -> bool:
+        weight = self.graph.tensor(conv, "weight")
+        plain = conv.attr("stride", (1, 1)) == (1, 1) and conv.attr("pad", (0, 0)) == (0, 0)
+        return plain and weight is not None and weight.shape[2:] == (1, 1)
 
 
 Verdict = tuple[str, str]  # place, reason
@@ -102,9 +126,7 @@ def findings(graph: Graph) -> list[Finding]:
     by_id, users = graph.by_id(), graph.users()
     found = []
     for node in graph:
-        inputs = tuple(by_id[i] for i in node.operands)
-        site = Site(node, inputs, tuple(users[node.id]), len(users[inputs[0].id]) if inputs else 0)
-        place, reason = rule_of(node.op).explain(site)
+        place, reason = rule_of(node.op).explain(Site(node, graph, by_id, users))
         found.append(Finding(node.id, node.name, node.op, place in (CORE, FOLDED), reason, place))
     return found
 
@@ -264,11 +286,21 @@ def _conv(site: Site) -> Verdict:
         return CORE, f"static synapse: {what}"
     if site.source.op in INPUTS:
         return HOST, "reads the real input: the host computes it, or 8-bit events carry the input"
+    before = site.convolution_before()
+    if before is not None and (site.pointwise(before) or site.pointwise(site.node)):
+        return FOLDED, f"linear after linear: folds with {_where(before)} into one convolution"
     return REFUSED, f"convolves the real values of {_where(site.source)}: no neuron is between"
 
 
+def _pad(site: Site) -> Verdict:
+    before, readers = site.convolution_before(), [u.op for u in site.users]
+    if before is not None and site.pointwise(before) and readers == ["conv2d"]:
+        return FOLDED, f"padding ring: folds with {_where(before)} into the convolution after it"
+    return REFUSED, "padding that does not stand between a 1x1 convolution and one other"
+
+
 def _batch_norm(site: Site) -> Verdict:
-    if site.source.op == "conv2d" and site.source_users == 1:
+    if site.source.op == "conv2d" and site.alone(site.source):
         return FOLDED, "constant per channel: folds into the convolution before it"
     return REFUSED, f"batch norm of {_where(site.source)}, which is not a convolution that it alone reads"
 
@@ -276,7 +308,7 @@ def _batch_norm(site: Site) -> Verdict:
 def _scale(site: Site) -> Verdict:
     constant = not isinstance(site.node.attr("factor"), Ref)
     foldable = site.source.op == "conv2d" or (site.source.op == "attn" and constant)
-    if foldable and site.source_users == 1:
+    if foldable and site.alone(site.source):
         return FOLDED, f"constant factor: folds into {_where(site.source)}"
     if constant and site.users and all(op_spec(u.op).neuron for u in site.users):
         return FOLDED, "constant factor: folds into the threshold of the neurons that read it"
@@ -338,6 +370,7 @@ for _op, _rule in {
     "host_conv2d": Rule(_fixed(HOST, "first convolution, in fixed point on the host"), _INT),
     "conv2d": Rule(_conv, float_attrs=("bias",), int_attrs=("shift",)),
     "batch_norm": Rule(_batch_norm, _FLOAT),
+    "pad2d": Rule(_pad, _FLOAT),
     "add": Rule(_add),
     "scale": Rule(_scale, _FLOAT),
     "rshift": Rule(_fixed(CORE, "weight exponent: shifts a current before the neuron"), _INT),

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nmc_compiler.errors import LoweringError
-from nmc_compiler.graph import Graph, Node
+from nmc_compiler.graph import Graph, Node, label
 from nmc_compiler.graph.analysis import is_neuron
-from nmc_compiler.passes.base import label
 
 
 @dataclass(frozen=True)

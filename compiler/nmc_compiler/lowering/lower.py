@@ -9,13 +9,12 @@ import networkx as nx
 import numpy as np
 
 from nmc_compiler.errors import LoweringError
-from nmc_compiler.graph import Graph, Kind, Node
+from nmc_compiler.graph import Graph, Kind, Node, label
 from nmc_compiler.graph.analysis import check_acyclic, is_neuron
 from nmc_compiler.lowering.dendrites import Group, group_dendrites
 from nmc_compiler.lowering.features import check_features
 from nmc_compiler.lowering.leaves import Leaf, Leaves
-from nmc_compiler.passes.base import label
-from nmc_compiler.passes.options import CompileOptions
+from nmc_compiler.options import CompileOptions
 from nmc_compiler.program.facts import target_facts
 from nmc_compiler.program.model import (
     Conv,
@@ -261,12 +260,24 @@ class _Netlist:
         self.dendrites.append(Dendrite(name, source.shape, 0))
         self.relays[src, level] = len(self.populations)
         graded = source.payload_bits > 0
+        if source.signed:
+            raise LoweringError(
+                f"'{source.name}' sends signed codes over more than {level - source.level} ticks; not lowered"
+            )
         self.parts["maps"].append(Map(name, src, dendrite, level - source.level, 0 if graded else 1))
-        self.populations.append(
-            Population(name, source.shape, level, "relay", "relay", dendrite, payload_bits=24, signed=True)
-            if graded
-            else Population(name, source.shape, level, "lif", "relay", dendrite, vth=np.ones(source.shape[0], np.int32))
-        )
+        common: dict[str, Any] = {
+            "name": name,
+            "shape": source.shape,
+            "level": level,
+            "role": "relay",
+            "dendrite": dendrite,
+        }
+        if graded:  # code n where n arrives: level k starts at k synaptic units
+            steps = np.arange(1, 1 << source.payload_bits, dtype=np.int32)[None, :] << 6
+            relay = Population(**common, model="levels", thresholds=steps, payload_bits=source.payload_bits)
+        else:
+            relay = Population(**common, model="lif", vth=np.ones(source.shape[0], np.int32))
+        self.populations.append(relay)
         return self.relays[src, level]
 
     # ---- order and clusters ----

@@ -203,8 +203,7 @@ def _map_hits(program: Program, item: Map) -> tuple[np.ndarray, np.ndarray, np.n
         return channels, np.eye(src[1], dtype=np.int64), np.eye(src[2], dtype=np.int64)
     if item.mode == "window":
         rows, columns = (
-            _window_hits(src[1 + a], dst[1 + a], item.kernel[a], item.stride[a], item.pad[a], 1)
-            for a in (0, 1)
+            _window_hits(src[1 + a], dst[1 + a], item.kernel[a], item.stride[a], item.pad[a], 1) for a in (0, 1)
         )
         return channels, rows, columns
     return channels, np.ones((src[1], dst[1]), np.int64), np.ones((src[2], dst[2]), np.int64)

@@ -91,9 +91,7 @@ def _pools_known(cluster: Cluster, dendrite: int, held: Spans) -> bool:
     return dendrite in cluster.summed or all(t.dst in held for t in _pools(cluster, dendrite))
 
 
-def _held(
-    program: Program, cluster: Cluster, dendrite: int, axis: int, chunks: np.ndarray, held: Spans
-) -> np.ndarray:
+def _held(program: Program, cluster: Cluster, dendrite: int, axis: int, chunks: np.ndarray, held: Spans) -> np.ndarray:
     size = program.dendrites[dendrite].shape[axis]
     pools = _pools(cluster, dendrite)
     if dendrite in cluster.summed:

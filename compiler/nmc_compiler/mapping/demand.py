@@ -169,9 +169,7 @@ def _axons_out(net: Netlist, reach: Reach, dendrite: int, cuts: Cuts) -> Term:
     return Term(RESOURCES.index("axons_out"), (channels, along(1), along(2)))
 
 
-def factors_along(
-    net: Netlist, cluster: Cluster, axis: int, chunks: np.ndarray, terms: list[Term]
-) -> np.ndarray:
+def factors_along(net: Netlist, cluster: Cluster, axis: int, chunks: np.ndarray, terms: list[Term]) -> np.ndarray:
     """Factor of every term for every chunk, int64 [terms, chunks]."""
     held = held_spans(net.program, cluster, axis, chunks)
     return np.array([term.factors[axis](held) for term in terms], np.int64).reshape(len(terms), len(chunks))

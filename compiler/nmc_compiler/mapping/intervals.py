@@ -41,9 +41,7 @@ def constant(spans: np.ndarray, low: int, high: int) -> np.ndarray:
     return np.broadcast_to(np.array([low, high], np.int64), (len(spans), 2))
 
 
-def sources_of_outputs(
-    outs: np.ndarray, size: int, kernel: int, stride: int, pad: int, dilation: int
-) -> np.ndarray:
+def sources_of_outputs(outs: np.ndarray, size: int, kernel: int, stride: int, pad: int, dilation: int) -> np.ndarray:
     """Smallest interval of 0..size that holds every source position of each interval of outputs.
 
     Output o reads positions ``o*stride - pad + k*dilation``, 0 <= k < kernel, those inside 0..size.
@@ -61,9 +59,7 @@ def sources_of_outputs(
     return np.stack([np.minimum(low, high), high], axis=1)
 
 
-def windows_of_outputs(
-    outs: np.ndarray, out_size: int, size: int, kernel: int, stride: int, pad: int
-) -> np.ndarray:
+def windows_of_outputs(outs: np.ndarray, out_size: int, size: int, kernel: int, stride: int, pad: int) -> np.ndarray:
     """Interval of 0..size that a tile must hold to pool each interval of outputs by itself.
 
     The windows of the outputs, plus what no window covers (between windows and at the rim), so that
@@ -71,7 +67,5 @@ def windows_of_outputs(
     """
     first, last = outs[:, 0] * stride - pad, (outs[:, 1] - 1) * stride - pad + kernel
     low = np.where(outs[:, 0] == 0, 0, np.clip(first, 0, size))
-    high = np.where(
-        outs[:, 1] == out_size, size, np.clip(np.maximum(last, outs[:, 1] * stride - pad), 0, size)
-    )
+    high = np.where(outs[:, 1] == out_size, size, np.clip(np.maximum(last, outs[:, 1] * stride - pad), 0, size))
     return np.stack([low, high], axis=1)

@@ -61,9 +61,7 @@ def map_program(
         cores=slots_of(target, chips)[: on_core.max() + 1].astype(np.int32),
         chips=chips,
     )
-    return _place_and_check(
-        program, mapping, target, rates, seed, _layers(net, clusters, cuts, tiles, on_core)
-    )
+    return _place_and_check(program, mapping, target, rates, seed, _layers(net, clusters, cuts, tiles, on_core))
 
 
 def _place_and_check(

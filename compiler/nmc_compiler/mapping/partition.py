@@ -42,7 +42,7 @@ def partition(net: Netlist, clusters: Sequence[Cluster], target_name: str) -> Cu
     for cluster in clusters:
         terms = terms_of(net, cluster, cuts)
         if not _fits(net, cluster, cuts[cluster.index], terms):
-            largest = tile_needs(net, cluster, cuts[cluster.index], terms).max(axis=(1, 2, 3))
+            largest = tile_needs(net, cluster, cuts[cluster.index], terms).max(axis=(1, 2, 3), keepdims=True)
             raise _too_large(net, cluster, largest, target_name)
     return cuts
 
@@ -57,7 +57,7 @@ def _same(one: Cut, other: Cut) -> bool:
 
 
 def _best_cut(net: Netlist, cluster: Cluster, terms: list[Term], target_name: str) -> Cut:
-    """The cut with the fewest tiles, then the fewest axons into them, among those that fit."""
+    """The cut with the fewest tiles, then the fewest axons into them, then the squarest, of those that fit."""
     choices = [_choices(net, cluster, axis) for axis in (0, 1, 2)]
     largest, total = [], []
     for axis in (0, 1, 2):
@@ -67,11 +67,12 @@ def _best_cut(net: Netlist, cluster: Cluster, terms: list[Term], target_name: st
     worst = _combine(largest, terms)
     fits = (worst <= net.limits[:, None, None, None]).all(axis=0)
     if not fits.any():
-        raise _too_large(net, cluster, _nearest(net, worst), target_name)
+        raise _too_large(net, cluster, worst, target_name)
     counts = [np.array([len(chunks) for chunks in options], np.int64) for options in choices]
     tiles = np.einsum("c,y,x->cyx", *counts)
     axons = _combine(total, terms)[AXONS_IN]
-    order = np.lexsort((axons.ravel(), tiles.ravel(), ~fits.ravel()))
+    sides = counts[1][None, :, None] + counts[2][None, None, :] + 0 * tiles
+    order = np.lexsort((sides.ravel(), axons.ravel(), tiles.ravel(), ~fits.ravel()))
     c, y, x = np.unravel_index(order[0], fits.shape)
     return choices[0][c], choices[1][y], choices[2][x]
 
@@ -118,23 +119,28 @@ def _multiples(size: int, unit: int) -> list[int]:
 # --- what to say when nothing fits --------------------------------------------------------------------------
 
 
-def _nearest(net: Netlist, worst: np.ndarray) -> np.ndarray:
-    """Needs [resources] of the cut that a core could nearly hold.
+def _shortage(net: Netlist, worst: np.ndarray) -> tuple[int, int]:
+    """The resource that stands in the way, and what the best cut needs of it.
 
-    A resource that no cut satisfies is the reason by itself; the others are then judged at that cut.
+    A resource that no cut satisfies is the reason by itself. If each alone could be satisfied, it is
+    the scarcest one of the cut that comes nearest.
     """
-    excess = worst.reshape(len(RESOURCES), -1) / net.limits[:, None]
-    hopeless = excess.min(axis=1) > 1
-    rows = excess[hopeless] if hopeless.any() else excess
-    return worst.reshape(len(RESOURCES), -1)[:, int(np.argmin(rows.max(axis=0)))]
+    needs = worst.reshape(len(RESOURCES), -1)
+    excess = needs / net.limits[:, None]
+    least = excess.min(axis=1)
+    if least.max() > 1:
+        number = int(np.argmax(least))
+        return number, int(needs[number].min())
+    nearest = int(np.argmin(excess.max(axis=0)))
+    number = int(np.argmax(excess[:, nearest]))
+    return number, int(needs[number, nearest])
 
 
-def _too_large(net: Netlist, cluster: Cluster, needs: np.ndarray, target_name: str) -> CapacityError:
-    number = int(np.argmax(needs / net.limits))
-    used, limit = int(needs[number]), int(net.limits[number])
+def _too_large(net: Netlist, cluster: Cluster, worst: np.ndarray, target_name: str) -> CapacityError:
+    number, used = _shortage(net, worst)
+    limit, resource = int(net.limits[number]), RESOURCES[number]
     if number == MEMORY:
         used, limit = -(-used // net.sizes.word), limit // net.sizes.word
-    resource = RESOURCES[number]
     return CapacityError(
         f"layer {layer_name(net, cluster)}: its smallest tile needs {used} {resource} of one core, but a "
         f"core of {target_name} has {limit} ({used}/{limit}). {_advice(net, cluster, number, used)}"
@@ -155,15 +161,14 @@ def _advice(net: Netlist, cluster: Cluster, number: int, used: int) -> str:
     resource = RESOURCES[number]
     larger = f"use a target with at least {used} {resource} per core"
     ring = max(net.program.dendrites[d].ring for d in cluster.dendrites)
+    if resource == "neuron_groups" and len(cluster.populations) > net.limits[number]:
+        return f"Cut the residual stream with relays, so that fewer populations read each part, or {larger}"
     if resource == "neuron_groups":
-        return f"Give the layer one threshold per layer instead of per channel, or {larger}"
+        return f"Give the layer one threshold instead of one per channel, or {larger}"
     if number == MEMORY and ring > 1:
         return (
-            f"Cut the residual stream ({ring} timesteps alive at once) with relays (residual mode relay), "
-            f"or {larger}"
+            f"Cut the residual stream ({ring} timesteps alive at once) with relays (residual mode relay), or {larger}"
         )
     if cluster.whole_maps:
-        return (
-            f"Attention and sums keep all positions of a channel on one core: use fewer tokens, or {larger}"
-        )
+        return f"Attention and sums keep all positions of a channel on one core: use fewer tokens, or {larger}"
     return larger[0].upper() + larger[1:]

@@ -37,16 +37,14 @@ class PlacementReport:
 
 
 def slots_of(target: Target, chips: int) -> np.ndarray:
-    """Physical cores in row-major order: chip by chip, row by row; rows chip, x, y, index, int64 [slots, 4]."""
+    """Physical cores in row-major order, chip by chip: chip, x, y, index; int64 [slots, 4]."""
     x, y = target.mesh.routers.value
     grid = np.indices((chips, y, x, target.mesh.cores_per_router.value)).reshape(4, -1)
     chip, row, column, index = grid
     return np.column_stack([chip, column + chip * x, row, index])
 
 
-def place(
-    traffic: np.ndarray, target: Target, chips: int = 1, seed: int = 0
-) -> tuple[np.ndarray, PlacementReport]:
+def place(traffic: np.ndarray, target: Target, chips: int = 1, seed: int = 0) -> tuple[np.ndarray, PlacementReport]:
     """Place the n cores of `traffic` (packets per timestep, float64 [n, n]) on `chips` chips of `target`.
 
     Returns the table of cores (chip, x, y, index; int32 [n, 4]) and what was saved.
@@ -144,9 +142,7 @@ def _moves_per_level(cores: int, links: int) -> int:
     return int(min(MOVES_PER_CORE * cores, MAX_WORK / visits)) // LEVELS + 1
 
 
-def _typical_change(
-    weights: np.ndarray, slots: np.ndarray, order: np.ndarray, random: np.random.Generator
-) -> float:
+def _typical_change(weights: np.ndarray, slots: np.ndarray, order: np.ndarray, random: np.random.Generator) -> float:
     """Mean size of the cost change when one core moves to a random slot: the first temperature."""
     cores = random.integers(0, len(weights), size=256)
     targets = random.integers(0, len(slots), size=256)

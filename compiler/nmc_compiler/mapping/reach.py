@@ -36,29 +36,42 @@ class Reach:
         """Intervals [n, 2] of source coordinates along `axis` whose events reach those of the target."""
         if axis == 0:
             return self._channels(spans)
-        if isinstance(self.item, Dynamic):
-            return constant(spans, 0, self.src_shape[axis])
-        if isinstance(self.item, Conv):
-            return self._conv_rows(self.item, axis, spans)
-        return self._map_rows(self.item, axis, spans)
-
-    def _conv_rows(self, conv: Conv, axis: int, spans: np.ndarray) -> np.ndarray:
-        a = axis - 1
-        outs = constant(spans, 0, conv.out_hw[a]) if conv.collapse else spans
-        kernel = conv.weight.shape[a]
-        return sources_of_outputs(
-            outs, self.src_shape[axis], kernel, conv.stride[a], conv.pad[a], conv.dilation[a]
-        )
-
-    def _map_rows(self, item: Map, axis: int, spans: np.ndarray) -> np.ndarray:
-        a = axis - 1
-        if item.mode == "same":
+        window = self._window(axis)
+        if window is not None:
+            return sources_of_outputs(self._outputs(axis, spans), self.src_shape[axis], *window)
+        if isinstance(self.item, Map) and self.item.mode == "same":
             return spans
-        if item.mode == "window":
-            return sources_of_outputs(
-                spans, self.src_shape[axis], item.kernel[a], item.stride[a], item.pad[a], 1
-            )
         return constant(spans, 0, self.src_shape[axis])
+
+    def useful(self, axis: int, low: int, high: int) -> np.ndarray | None:
+        """Bool [size]: source positions along `axis` that reach target positions low..high.
+
+        None where these are all of `sources`: only a stride or a dilation leaves gaps.
+        """
+        window = self._window(axis) if axis > 0 else None
+        if window is None or (window[3] == 1 and window[0] >= window[1]):
+            return None
+        kernel, stride, pad, dilation = window
+        first, last = self._outputs(axis, np.array([[low, high]], np.int64))[0]
+        places = np.arange(first, last)[:, None] * stride - pad + np.arange(kernel) * dilation
+        mask = np.zeros(self.src_shape[axis], bool)
+        mask[places[(places >= 0) & (places < len(mask))]] = True
+        return mask
+
+    def _window(self, axis: int) -> tuple[int, int, int, int] | None:
+        """Kernel, stride, pad and dilation along rows or columns, where there is a window at all."""
+        a, item = axis - 1, self.item
+        if isinstance(item, Conv):
+            return item.weight.shape[a], item.stride[a], item.pad[a], item.dilation[a]
+        if isinstance(item, Map) and item.mode == "window":
+            return item.kernel[a], item.stride[a], item.pad[a], 1
+        return None
+
+    def _outputs(self, axis: int, spans: np.ndarray) -> np.ndarray:
+        """Output positions behind those of the target: all, where outputs collapse into one."""
+        if isinstance(self.item, Conv) and self.item.collapse:
+            return constant(spans, 0, self.item.out_hw[axis - 1])
+        return spans
 
     def _channels(self, spans: np.ndarray) -> np.ndarray:
         if isinstance(self.item, Conv):
@@ -80,9 +93,7 @@ def find_reaches(program: Program) -> list[Reach]:
     found = [_reach(program, CONV, i, 0, item, item.src) for i, item in enumerate(program.convs)]
     found += [_reach(program, MAP, i, 0, item, item.src) for i, item in enumerate(program.maps)]
     for index, item in enumerate(program.dynamics):
-        found += [
-            _reach(program, DYNAMIC, index, r, item, getattr(item, name)) for r, name in enumerate(ROLES)
-        ]
+        found += [_reach(program, DYNAMIC, index, r, item, getattr(item, name)) for r, name in enumerate(ROLES)]
     return found
 
 

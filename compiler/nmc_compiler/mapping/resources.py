@@ -191,9 +191,7 @@ def _count_axons(program: Program, mapping: Mapping, tile_core: np.ndarray, atom
             usage["axons_out"][tile_core[axons[rows[0], 0]]] += axon_entries(boxes[rows], atoms)
 
 
-def _count_host_currents(
-    program: Program, mapping: Mapping, piece_core: np.ndarray, atoms: int, usage: Usage
-) -> None:
+def _count_host_currents(program: Program, mapping: Mapping, piece_core: np.ndarray, atoms: int, usage: Usage) -> None:
     for current in program.host_currents:
         for piece in np.flatnonzero(mapping.pieces[:, 1] == current.dst):
             box = mapping.pieces[piece : piece + 1, 2:].astype(np.int64)

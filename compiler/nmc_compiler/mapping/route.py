@@ -36,9 +36,7 @@ class RouteReport:
     @property
     def max_link(self) -> float:
         """Load of the busiest link, packets per timestep."""
-        return max(
-            (float(a.max()) for a in (self.east, self.west, self.south, self.north) if a.size), default=0.0
-        )
+        return max((float(a.max()) for a in (self.east, self.west, self.south, self.north) if a.size), default=0.0)
 
 
 def distances(cores: np.ndarray) -> np.ndarray:

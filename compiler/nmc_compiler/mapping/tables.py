@@ -20,9 +20,7 @@ def tile_table(tiles: Sequence[Tile], place: np.ndarray) -> np.ndarray:
     return np.array(rows, np.int32)
 
 
-def piece_table(
-    program: Program, clusters: Sequence[Cluster], cuts: Cuts, tiles: Sequence[Tile]
-) -> np.ndarray:
+def piece_table(program: Program, clusters: Sequence[Cluster], cuts: Cuts, tiles: Sequence[Tile]) -> np.ndarray:
     """Rows tile, dendrite, box held; int32 [pieces, 8], tile by tile."""
     spans = {
         cluster.index: [held_spans(program, cluster, axis, cuts[cluster.index][axis]) for axis in (0, 1, 2)]
@@ -65,10 +63,28 @@ def _axons_of(program: Program, reach: Reach, by_dendrite: dict[int, np.ndarray]
     else:
         source_tiles, source_boxes = by_dendrite[dendrite][:, 0], by_dendrite[dendrite][:, 2:]
     blocks = []
-    for tile, box in zip(targets[:, 0], wanted, strict=True):
+    for target, box in zip(targets, wanted, strict=True):
         some, shared = intersect(source_boxes, box)
-        head = np.array([0, reach.kind, reach.index, reach.role, tile])
+        kept = _trim(reach, target[2:], shared)
+        head = np.array([0, reach.kind, reach.index, reach.role, target[0]])
         rows = np.column_stack([np.tile(head, (len(some), 1)), shared])
         rows[:, 0] = source_tiles[some]
-        blocks.append(rows)
+        blocks.append(rows[kept])
     return np.concatenate(blocks).astype(np.int32)
+
+
+def _trim(reach: Reach, target: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Shrink source boxes (in place) to their outermost useful positions; which of them have any."""
+    kept = np.ones(len(boxes), bool)
+    for axis in (1, 2):
+        mask = reach.useful(axis, int(target[2 * axis]), int(target[2 * axis + 1]))
+        if mask is None:
+            continue
+        low, high = boxes[:, 2 * axis], boxes[:, 2 * axis + 1]
+        places = np.flatnonzero(mask)
+        first, last = np.searchsorted(places, low), np.searchsorted(places, high) - 1
+        some = first <= last
+        boxes[some, 2 * axis] = places[first[some]]
+        boxes[some, 2 * axis + 1] = places[last[some]] + 1
+        kept &= some
+    return kept

@@ -30,9 +30,7 @@ def rate_maps(program: Program, rates: Rates | None) -> list[np.ndarray]:
     names = [p.name for p in program.populations]
     unknown = sorted(set(rates or ()) - set(names))
     if unknown:
-        raise UsageError(
-            f"rates: no population is called {unknown[0]!r}; known are, for example, {names[:3]}"
-        )
+        raise UsageError(f"rates: no population is called {unknown[0]!r}; known are, for example, {names[:3]}")
     maps = []
     for population in program.populations:
         given = _rate_of(population.name, population.model, rates)

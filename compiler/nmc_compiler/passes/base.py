@@ -34,8 +34,3 @@ def drop_attrs(node: Node, *keys: str) -> Node:
 
 def derived(value: object) -> Attr:
     return Attr(value, "derived")  # type: ignore[arg-type]
-
-
-def label(node: Node) -> str:
-    """How a report or an error names a node."""
-    return node.name or f"%{node.id}"

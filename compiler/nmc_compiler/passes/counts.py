@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nmc_compiler.errors import LoweringError
-from nmc_compiler.graph import Node
-from nmc_compiler.passes.base import label
+from nmc_compiler.graph import Node, label
 from nmc_compiler.passes.gates import input_gain
 
 GRAIN = 6  # vth and currents are in units of 2^6 membrane units

@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from nmc_compiler.errors import LoweringError
-from nmc_compiler.graph import Graph, Node, Use, rebuild
-from nmc_compiler.passes.base import label
+from nmc_compiler.graph import Graph, Node, Use, label, rebuild
 from nmc_compiler.passes.report import ConversionReport
 
 

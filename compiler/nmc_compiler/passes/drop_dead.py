@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nmc_compiler.graph import Graph, rebuild
+from nmc_compiler.graph import Graph, label, rebuild
 from nmc_compiler.graph.analysis import reachable_from_output
-from nmc_compiler.passes.base import label
 from nmc_compiler.passes.report import ConversionReport
 
 

@@ -13,8 +13,8 @@ from typing import ClassVar
 import numpy as np
 
 from nmc_compiler.errors import LoweringError
-from nmc_compiler.graph import Graph, Kind, Node, Ref, rebuild
-from nmc_compiler.passes.base import derived, label, redirect
+from nmc_compiler.graph import Graph, Kind, Node, Ref, label, rebuild
+from nmc_compiler.passes.base import derived, redirect
 from nmc_compiler.passes.report import ConversionReport
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nmc_compiler.graph import Graph, Node, rebuild
-from nmc_compiler.passes.base import derived, label
+from nmc_compiler.graph import Graph, Node, label, rebuild
+from nmc_compiler.passes.base import derived
 from nmc_compiler.passes.report import ConversionReport
 
 

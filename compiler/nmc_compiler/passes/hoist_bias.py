@@ -11,9 +11,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from nmc_compiler.graph import Graph, Kind, Node, Ref, rebuild
+from nmc_compiler.graph import Graph, Kind, Node, Ref, label, rebuild
 from nmc_compiler.graph.analysis import is_neuron
-from nmc_compiler.passes.base import derived, drop_attrs, label
+from nmc_compiler.passes.base import derived, drop_attrs
 from nmc_compiler.passes.report import ConversionReport
 
 

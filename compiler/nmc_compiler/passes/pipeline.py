@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from nmc_compiler.graph import Graph
 from nmc_compiler.graph.verify import verify
+from nmc_compiler.options import CompileOptions
 from nmc_compiler.passes.base import Pass
 from nmc_compiler.passes.distribute import DistributeSums
 from nmc_compiler.passes.drop_dead import DropDead
@@ -15,7 +16,6 @@ from nmc_compiler.passes.fold_convs import FoldConvs
 from nmc_compiler.passes.fold_scale import FoldScale
 from nmc_compiler.passes.gates import RecogniseGates
 from nmc_compiler.passes.hoist_bias import HoistBias
-from nmc_compiler.passes.options import CompileOptions
 from nmc_compiler.passes.quantize import Quantize
 from nmc_compiler.passes.report import ConversionReport
 from nmc_compiler.target import Target

@@ -9,24 +9,22 @@ Every choice and its error goes into the conversion report.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from nmc_compiler.errors import LoweringError
-from nmc_compiler.graph import Attr, Graph, Kind, Node, Ref, Use, rebuild
-from nmc_compiler.passes.base import derived, drop_attrs, label
+from nmc_compiler.graph import Graph, Kind, Node, label, rebuild
 from nmc_compiler.passes.counts import CountNeuron, decay_constant, levels_on_counts, lif_on_counts
 from nmc_compiler.passes.gates import count_step, event_norm, input_gain
+from nmc_compiler.passes.integer_form import GRAIN, IntegerForm
 from nmc_compiler.passes.report import ConversionReport
 from nmc_compiler.passes.scales import ScaleClass, WeightRange, best_scale, scale_classes, static_bound
 
-GRAIN = 64  # membrane units per synaptic unit: currents and thresholds are shifted left by 6
 HOST_FRACTION_BITS = 16  # the host reads its input as x * 2^16
 HOST_WEIGHT_BITS = 22
 CANDIDATES = 96
-GEOMETRY: tuple[str, ...] = ("stride", "pad", "dilation", "groups")
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class Quantize:
 
 
 class _Quantizer:
-    """Works class by class, then rewrites the graph node by node."""
+    """Plans the integers class by class."""
 
     def __init__(self, graph: Graph, options: Quantize, report: ConversionReport) -> None:
         self.graph, self.options, self.report = graph, options, report
@@ -88,14 +86,20 @@ class _Quantizer:
                 self._plan_counts(cls)
             elif cls.counts:
                 raise LoweringError(
-                    f"'{label(cls.counts[0])}' (a count) is added to weighted currents; no target here has such a neuron"
+                    f"'{label(cls.counts[0])}' (a count) is added to weighted currents; no neuron here does that"
                 )
             else:
                 self._plan_weighted(cls)
-        nodes: list[Node] = []
-        for node in self.graph:
-            nodes += self._rewrite(node)
+        form = IntegerForm(self.graph, self.plans, self.tensors, self.options.attn_order, self._codes())
+        nodes = [new for node in self.graph for new in form.rewrite(node)]
         return rebuild(self.graph, nodes, self.tensors, numbers="int")
+
+    def _codes(self) -> tuple[float, int, int] | None:
+        """Scale and range of the graded input codes, None where the host computes the first layer."""
+        if self.options.input_encoding == "host-current":
+            return None
+        signed = self.options.input_range[0] < 0
+        return self._input_scale(), -127 if signed else 0, 127 if signed else 255
 
     # ---- counts ----
 
@@ -103,8 +107,8 @@ class _Quantizer:
         steps = {count_step(self.graph, n, self.by_id) for n in cls.counts}
         if len(steps) != 1 or len(cls.readers) != 1:
             raise LoweringError(
-                f"counts of '{label(cls.counts[0])}' have {len(steps)} different steps and {len(cls.readers)} reader(s); "
-                f"one of each is lowered"
+                f"counts of '{label(cls.counts[0])}' have {len(steps)} different steps and {len(cls.readers)} "
+                f"reader(s); one of each is lowered"
             )
         reader, step = cls.readers[0], float(steps.pop() or 0.0)
         plan = self._count_plan(reader, step)
@@ -319,7 +323,7 @@ class _Quantizer:
         }  # fmt: skip
 
     def _level_table(self, reader: Node, scale: np.ndarray) -> np.ndarray:
-        """Level n starts at x = n - 1/2; half to even excludes the tie for odd n. [C, D], or [1, D] where rows agree."""
+        """[C, D], or [1, D] where rows agree. Level n starts at n - 1/2; half to even excludes the tie for odd n."""
         levels = np.arange(1, reader.attr("levels") + 1)
         z = (levels[None, :] - 0.5) * (GRAIN * scale / float(reader.attr("gain", 1.0)))[:, None]
         excluded = (levels % 2 == 1) & (reader.attr("rounding") == "half_even")
@@ -337,130 +341,3 @@ class _Quantizer:
         mantissa = np.clip(np.rint(bias / 2.0**exp), -top, top).astype(np.int64)
         error = float(np.abs(mantissa * 2.0**exp - bias).max())
         return (mantissa << exp).astype(np.int32), {"bias_exp": exp, "bias_worst_error_units": error / GRAIN}
-
-    # ---- rewriting ----
-
-    def _rewrite(self, node: Node) -> list[Node]:
-        handler = getattr(self, f"_int_{node.op}", None)
-        if handler is None:
-            raise LoweringError(f"{node.op} '{label(node)}' has no integer form on this target")
-        return handler(node)
-
-    def _int_input(self, node: Node) -> list[Node]:
-        if self.options.input_encoding == "host-current":
-            return [node]
-        scale, (lo, _) = self._input_scale(), self.options.input_range
-        attrs = {
-            "scale": derived(scale),
-            "lo": derived(0 if lo >= 0 else -127),
-            "hi": derived(255 if lo >= 0 else 127),
-        }
-        return [
-            replace(node, id=f"{node.id}.real"),
-            Node(node.id, "encode", (Use(f"{node.id}.real"),), attrs, node.type, "input"),
-        ]
-
-    def _int_conv2d(self, node: Node) -> list[Node]:
-        plan = self.plans[node.id]
-        attrs: dict[str, Attr] = {k: node.attrs[k] for k in GEOMETRY if k in node.attrs}
-        attrs |= {"weight": derived(Ref(plan["key"])), "shift": derived(plan["shift"])}
-        if "frac" in plan:
-            attrs |= {"frac": derived(plan["frac"]), "bias": derived(Ref(f"{plan['key']}.bias"))}
-            return [replace(node, op="host_conv2d", attrs=attrs)]
-        return [replace(node, attrs=attrs)]
-
-    def _int_attn(self, node: Node) -> list[Node]:
-        plan: CountNeuron = self.plans[node.id]
-        order = self._order(node)
-        attrs = {"heads": node.attrs["heads"], "order": derived(order)}
-        return [replace(node, attrs=attrs | {"shift": derived(plan.shift), "saturate": derived(plan.saturate)})]
-
-    def _order(self, node: Node) -> str:
-        """q k^T first where the table is smaller that way: N^2 < d*d_v (architecture, section 6)."""
-        if self.options.attn_order != "auto":
-            return self.options.attn_order
-        q, v = (self.by_id[node.operands[i]].type.shape for i in (0, 2))
-        heads = node.attr("heads")
-        return "qk" if (v[1] * v[2]) ** 2 < (q[0] // heads) * (v[0] // heads) else "kv"
-
-    def _int_map(self, node: Node) -> list[Node]:
-        plan: CountNeuron = self.plans[node.id]
-        return [node.with_attrs(shift=derived(plan.shift))]
-
-    def _int_add(self, node: Node) -> list[Node]:
-        return [node]
-
-    _int_sum_positions = _int_add
-
-    def _int_maxpool2d(self, node: Node) -> list[Node]:
-        if node.type.kind is Kind.CURRENT:
-            return [node]
-        if node.type.kind is Kind.GRADED:
-            raise LoweringError(
-                f"max-pool on multi-level spikes after '{label(self.by_id[node.operands[0]])}' is not lowered"
-            )
-        source = self.by_id[node.operands[0]]
-        window = Node(
-            f"{node.id}.in",
-            "map",
-            node.inputs,
-            {**node.attrs, "mode": derived("window"), "shift": derived(1)},
-            node.type,
-        )
-        return [window, self._gate(node, window.id, 1, "pool", node.name or f"{label(source)}.pool")]
-
-    def _int_mul(self, node: Node) -> list[Node]:
-        """AND: two one-to-one synapses of weight 2 against a threshold of 3."""
-        out = []
-        for k, operand in enumerate(node.operands):
-            type_ = self.by_id[operand].type
-            attrs = {"mode": derived("same"), "shift": derived(1)}
-            if type_.shape != node.type.shape:
-                attrs |= {"mode": derived("broadcast"), "size": derived(node.type.shape[1:])}
-            out.append(Node(f"{node.id}.in{k}", "map", (Use(operand),), attrs, node.type))
-        joined = Node(f"{node.id}.sum", "add", (Use(out[0].id), Use(out[1].id)), {}, node.type)
-        return [*out, joined, self._gate(node, joined.id, 3, "and", label(node).lstrip("%"))]
-
-    def _gate(self, node: Node, source: str, vth: int, role: str, name: str) -> Node:
-        key = f"{name}.vth"
-        self.tensors[key] = np.full(node.type.shape[0], vth, np.int32)
-        attrs = {"dv": derived(4096), "vth": derived(Ref(key)), "role": derived(role)}
-        return Node(node.id, "cuba_lif", (Use(source),), attrs, node.type, name)
-
-    def _int_lif(self, node: Node) -> list[Node]:
-        plan = self.plans[node.id]
-        counts = isinstance(plan, CountNeuron)
-        dv, vth = (plan.dv, plan.vth) if counts else (plan["dv"], plan["vth"])
-        self.tensors[f"{label(node)}.vth"] = np.full(node.type.shape[0], vth, np.int32)
-        attrs = {
-            "dv": derived(dv),
-            "vth": derived(Ref(f"{label(node)}.vth")),
-            "role": derived(node.attr("role", "neuron")),
-        }
-        return self._neuron(node, "cuba_lif", attrs, {} if counts else plan)
-
-    def _int_multilevel(self, node: Node) -> list[Node]:
-        plan = self.plans[node.id]
-        counts = isinstance(plan, CountNeuron)
-        table = np.array([plan.thresholds], np.int32) if counts else plan["thresholds"]
-        self.tensors[f"{label(node)}.thresholds"] = table
-        attrs = {"thresholds": derived(Ref(f"{label(node)}.thresholds"))}
-        return self._neuron(node, "levels", attrs, {} if counts else plan)
-
-    def _int_readout(self, node: Node) -> list[Node]:
-        plan = self.plans[node.id]
-        scale = float(node.attr("gain", 1.0)) / (GRAIN * plan["scale"] * self.graph.timesteps)
-        return self._neuron(node, "int_readout", {"scale": derived(scale)}, plan)
-
-    def _neuron(self, node: Node, op: str, attrs: dict, plan: dict[str, Any]) -> list[Node]:
-        for key in ("record_perm", "record_shape"):
-            if key in node.attrs:
-                attrs[key] = node.attrs[key]
-        if "bias" in plan:
-            self.tensors[f"{label(node)}.bias@int"] = plan["bias"]
-            attrs["bias"] = derived(Ref(f"{label(node)}.bias@int"))
-        neuron = replace(drop_attrs(node, *node.attrs), op=op, attrs=attrs)
-        if not plan.get("rshift"):
-            return [neuron]
-        shifted = Node(f"{node.id}.in", "rshift", node.inputs, {"shift": derived(plan["rshift"])}, node.type)
-        return [shifted, replace(neuron, inputs=(Use(shifted.id),))]

@@ -1,0 +1,148 @@
+"""Fan-out tables: what one event costs at each tile, as products of channel, row and column factors.
+
+The work that an event at (c, y, x) causes on a tile factorises: ``channels[c] * rows[y] *
+columns[x]``, and ``channels`` is constant over segments of channels. So counters follow from event
+counts per (segment, y, x) instead of being taken event by event.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nmc_compiler.program.model import Box, Conv, Map, Program
+
+from .layout import Layout, Piece
+from .timing import CONV, DYNAMIC, MAP, Edge
+
+
+@dataclass(frozen=True)
+class Fan:
+    """Work per event of one edge on each piece of its target dendrite, D pieces in all.
+
+    channels int64 [D, S], rows [D, H], columns [D, W]; extent [D, 4] the rows y0:y1 and columns
+    x0:x1 outside of which nothing is done; core [D].
+    """
+
+    channels: np.ndarray
+    rows: np.ndarray
+    columns: np.ndarray
+    extent: np.ndarray
+    core: np.ndarray
+
+    def dense(self, segments: np.ndarray) -> np.ndarray:
+        """Work [D] if every soma of the source were active."""
+        return (self.channels * np.diff(segments)).sum(1) * self.rows.sum(1) * self.columns.sum(1)
+
+
+def _axis(size: int, out: int, kernel: int, stride: int, pad: int, dilation: int, lo: int, hi: int) -> np.ndarray:
+    """Taps along one axis that carry input position i to an output position in [lo, hi) of [0, out)."""
+    at = np.arange(size)[:, None] + pad - np.arange(kernel)[None, :] * dilation
+    reached = at // stride
+    hit = (at % stride == 0) & (reached >= max(lo, 0)) & (reached < min(hi, out))
+    return hit.sum(1)
+
+
+def _conv_axes(shape: tuple[int, int, int], c: Conv, b: Box) -> tuple[np.ndarray, np.ndarray]:
+    (ho, wo), (kh, kw) = c.out_hw, c.weight.shape[:2]
+    y, x = ((0, ho), (0, wo)) if c.collapse else ((b.y0, b.y1), (b.x0, b.x1))
+    rows = _axis(shape[1], ho, kh, c.stride[0], c.pad[0], c.dilation[0], *y)
+    return rows, _axis(shape[2], wo, kw, c.stride[1], c.pad[1], c.dilation[1], *x)
+
+
+def _between(size: int, lo: int, hi: int) -> np.ndarray:
+    at = np.arange(size)
+    return ((at >= lo) & (at < hi)).astype(np.int64)
+
+
+def _map_axes(shape: tuple[int, int, int], m: Map, out: tuple[int, ...], b: Box) -> tuple[np.ndarray, np.ndarray]:
+    if m.mode == "same":
+        return _between(shape[1], b.y0, b.y1), _between(shape[2], b.x0, b.x1)
+    if m.mode == "reduce":
+        return np.ones(shape[1], np.int64), np.ones(shape[2], np.int64)
+    if m.mode == "broadcast":
+        return np.array([b.y1 - b.y0]), np.array([b.x1 - b.x0])
+    rows = _axis(shape[1], out[1], m.kernel[0], m.stride[0], m.pad[0], 1, b.y0, b.y1)
+    return rows, _axis(shape[2], out[2], m.kernel[1], m.stride[1], m.pad[1], 1, b.x0, b.x1)
+
+
+def _overlap(lo: int, hi: int, b: Box) -> int:
+    return max(0, min(hi, b.c1) - max(lo, b.c0))
+
+
+def _channel_work(program: Program, e: Edge, c: int, b: Box) -> int:
+    """Factor of channel c of an event: target channels that it reaches on the tile."""
+    if e.kind == CONV:
+        conv = program.convs[e.index]
+        outs = conv.weight.shape[3] // conv.groups
+        group = c // conv.weight.shape[2]
+        return _overlap(group * outs, (group + 1) * outs, b)
+    if e.kind == MAP:
+        return _overlap(c, c + 1, b)
+    d = program.dynamics[e.index]
+    width = program.populations[d.v].shape[0] // d.heads
+    if d.order == "kv":  # q reads as many words as the tile has channels of its head
+        head = c // (program.populations[d.q].shape[0] // d.heads)
+        return _overlap(head * width, (head + 1) * width, b)
+    return _overlap(c, c + 1, b) * (b.y1 - b.y0) * (b.x1 - b.x0)  # v reads a word per token of the tile
+
+
+def _axes(program: Program, e: Edge, b: Box) -> tuple[np.ndarray, np.ndarray]:
+    shape = program.populations[e.src].shape
+    if e.kind == CONV:
+        return _conv_axes(shape, program.convs[e.index], b)
+    if e.kind == MAP:
+        return _map_axes(shape, program.maps[e.index], program.dendrites[e.dst].shape, b)
+    if program.dynamics[e.index].order == "kv":
+        return _between(shape[1], b.y0, b.y1), _between(shape[2], b.x0, b.x1)
+    return np.ones(shape[1], np.int64), np.ones(shape[2], np.int64)
+
+
+def fan(program: Program, layout: Layout, e: Edge, segments: np.ndarray) -> Fan:
+    """Fan-out table of an edge that adds to accumulators (for a Dynamic: the reading one)."""
+    pieces = layout.pieces[e.dst]
+    axes = [_axes(program, e, p.box) for p in pieces]
+    rows = np.array([a[0] for a in axes], np.int64)
+    columns = np.array([a[1] for a in axes], np.int64)
+    starts = segments[:-1].tolist()
+    channels = np.array([[_channel_work(program, e, c, p.box) for c in starts] for p in pieces], np.int64)
+    extent = np.array([[*_extent(r), *_extent(c)] for r, c in zip(rows, columns, strict=True)], np.int64)
+    return Fan(channels, rows, columns, extent, np.array([p.core for p in pieces], np.int64))
+
+
+def _extent(factors: np.ndarray) -> tuple[int, int]:
+    used = np.flatnonzero(factors)
+    return (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
+
+
+def _breaks(program: Program, e: Edge, piece: Piece) -> list[int]:
+    """Source channels at which the channel factor of an edge may change on one piece."""
+    b = piece.box
+    if e.kind == CONV:
+        conv = program.convs[e.index]
+        ins, outs = conv.weight.shape[2], conv.weight.shape[3] // conv.groups
+        return [ins * at for at in (b.c0 // outs, -(-b.c0 // outs), b.c1 // outs, -(-b.c1 // outs))]
+    if e.kind == MAP:
+        return [b.c0, b.c1]
+    heads = program.dynamics[e.index].heads
+    width = program.populations[e.src].shape[0] // heads
+    return [h * width for h in range(heads)] + ([b.c0, b.c1] if e.role == 2 else [])
+
+
+def channel_segments(program: Program, layout: Layout, population: int, edges: list[Edge]) -> np.ndarray:
+    """Bounds [S + 1] of channel ranges on which every counter of a population is uniform."""
+    channels = program.populations[population].shape[0]
+    found = {0, channels}
+    for axon in layout.axons[population]:
+        found |= {axon.box.c0, axon.box.c1}
+    dendrite = program.populations[population].dendrite
+    for piece in layout.pieces[dendrite] if dendrite >= 0 else ():
+        found |= {piece.box.c0, piece.box.c1}
+    for e in edges:
+        for piece in layout.pieces[e.dst]:
+            found |= {c for c in _breaks(program, e, piece) if 0 < c < channels}
+    return np.array(sorted(found), np.int64)
+
+
+__all__ = ["DYNAMIC", "Fan", "channel_segments", "fan"]

@@ -1,0 +1,217 @@
+"""Soma models in the integer rules of Lava 0.10 (docs of ``nmc_compiler.program.model.Population``).
+
+Symbols: a accumulator, u current, v membrane potential, theta threshold (vth << 6). The kernels
+take flat populations: acc, codes [F, n], v [n] with n = positions * channels; ``bias`` and
+``theta`` hold one block of whole positions, which repeats over the population.
+``over`` counts values out of range: [accumulator, u, v, payload].
+"""
+
+import numpy as np
+from numba import njit
+
+LIMIT = 1 << 23
+ACCUMULATOR, CURRENT, POTENTIAL, PAYLOAD = 0, 1, 2, 3  # indices into ``over``
+NARROW = 1 << 24  # |a| up to here, every intermediate value fits 32 bits
+NARROW_BIAS = 1 << 29
+
+
+@njit(cache=True, nogil=True)
+def wrap24(u):
+    """u into (-2^23, 2^23] by one addition of 2^24, as Lava does; further out it stays outside."""
+    if u > LIMIT:
+        return u - 2 * LIMIT
+    if u <= -LIMIT:
+        return u + 2 * LIMIT
+    return u
+
+
+@njit(cache=True, nogil=True)
+def clip24(v):
+    """v saturated at +-(2^23 - 1)."""
+    return min(max(v, -LIMIT + 1), LIMIT - 1)
+
+
+@njit(cache=True, nogil=True)
+def decay(x, d):
+    """D(x, d) = sgn(x) * ((|x| * (4096 - d)) >> 12): rounds toward zero."""
+    y = (abs(x) * (4096 - d)) >> 12
+    return -y if x < 0 else y
+
+
+@njit(cache=True, nogil=True)
+def note_range(a, u, v, over):
+    """Count what leaves its range: accumulator, current before wrapping, potential before clipping."""
+    over[ACCUMULATOR] += a != np.int32(a)
+    over[CURRENT] += u != wrap24(u)
+    over[POTENTIAL] += v != clip24(v)
+
+
+@njit(cache=True, nogil=True)
+def lif_wide(window, steps, acc, v, codes, bias, theta, dv, over):
+    """LIF with any accumulator; v int64 [n]. v restarts at 0 with every sample."""
+    n, block = acc.shape[1], len(bias)
+    for f in range(window[0], window[1]):
+        if f % steps == 0:
+            v[:] = 0
+        for i in range(n):
+            a = np.int64(acc[f, i])
+            u = a << 6
+            potential = decay(v[i], dv) + wrap24(u) + bias[i % block]
+            note_range(a, u, potential, over)
+            potential = clip24(potential)
+            spike = potential > theta[i % block]
+            codes[f, i] = spike
+            v[i] = 0 if spike else potential
+
+
+@njit(cache=True, nogil=True)
+def lif(window, steps, acc, v, codes, bias, theta, dv, over):
+    """LIF in 32-bit arithmetic, for |a| <= 2^24, |bias| and |theta| <= 2^29; v int32 [n].
+
+    (|v| * leak) >> 12 is split into high and low 12 bits of |v|, each product below 2^31.
+    """
+    n, block = acc.shape[1], len(bias)
+    low, high, leak = np.int32(-LIMIT + 1), np.int32(LIMIT), np.int32(4096 - dv)
+    wraps, clips = 0, 0
+    for start in range(0, n, block):
+        stop = min(start + block, n)
+        for f in range(window[0], window[1]):
+            if f % steps == 0:
+                v[start:stop] = 0
+            for i in range(start, stop):
+                u = np.int32(acc[f, i] << 6)
+                over_u = np.int32(u > high) - np.int32(u < low)
+                u = np.int32(u - (over_u << 24))
+                m = np.int32(abs(v[i]))
+                m = np.int32((m >> 12) * leak + np.int32((m & 4095) * leak >> 12))
+                x = np.int32((m if v[i] >= 0 else -m) + u + bias[i - start])
+                clipped = min(max(x, low), np.int32(high - 1))
+                spike = clipped > theta[i - start]
+                codes[f, i] = spike
+                v[i] = np.int32(0) if spike else clipped
+                wraps += over_u != 0
+                clips += x != clipped
+    over[CURRENT] += wraps
+    over[POTENTIAL] += clips
+
+
+@njit(cache=True, nogil=True)
+def levels_wide(window, acc, codes, bias, thresholds, over):
+    """Stateless level table: code = number of thresholds reached. thresholds [D, block] ascending."""
+    n, block = acc.shape[1], len(bias)
+    for f in range(window[0], window[1]):
+        for i in range(n):
+            a = np.int64(acc[f, i])
+            u = a << 6
+            v = wrap24(u) + bias[i % block]
+            note_range(a, u, v, over)
+            v = clip24(v)
+            code = 0
+            for level in range(thresholds.shape[0]):
+                code += v >= thresholds[level, i % block]
+            codes[f, i] = code
+
+
+@njit(cache=True, nogil=True)
+def levels(window, acc, codes, bias, thresholds, v, over):
+    """Level table in 32-bit arithmetic, for |a| <= 2^24 and |bias| <= 2^29. v int32 [block] is scratch."""
+    n, block = acc.shape[1], len(bias)
+    low, high = np.int32(-LIMIT + 1), np.int32(LIMIT)
+    wraps, clips = 0, 0
+    for f in range(window[0], window[1]):
+        for start in range(0, n, block):
+            stop = min(start + block, n)
+            codes[f, start:stop] = 0
+            for i in range(start, stop):
+                u = np.int32(acc[f, i] << 6)
+                over_u = np.int32(u > high) - np.int32(u < low)
+                x = np.int32(u - (over_u << 24) + bias[i - start])
+                clipped = min(max(x, low), np.int32(high - 1))
+                v[i - start] = clipped
+                wraps += over_u != 0
+                clips += x != clipped
+            for level in range(thresholds.shape[0]):
+                for i in range(start, stop):
+                    codes[f, i] += v[i - start] >= thresholds[level, i - start]
+    over[CURRENT] += wraps
+    over[POTENTIAL] += clips
+
+
+@njit(cache=True, nogil=True)
+def relay(window, acc, codes, over):
+    """Code = accumulator, as a signed graded spike of 24 bits."""
+    for f in range(window[0], window[1]):
+        for i in range(acc.shape[1]):
+            a = np.int64(acc[f, i])
+            over[ACCUMULATOR] += a != np.int32(a)
+            over[PAYLOAD] += (a < -LIMIT) | (a >= LIMIT)
+            codes[f, i] = a
+
+
+@njit(cache=True, nogil=True)
+def readout(window, steps, acc, v, out, bias, over):
+    """v integrates without threshold; out [samples, n] takes v after the last timestep."""
+    n, block = acc.shape[1], len(bias)
+    for f in range(window[0], window[1]):
+        if f % steps == 0:
+            v[:] = 0
+        for i in range(n):
+            a = np.int64(acc[f, i])
+            u = a << 6
+            potential = v[i] + wrap24(u) + bias[i % block]
+            note_range(a, u, potential, over)
+            v[i] = clip24(potential)
+        if f % steps == steps - 1:
+            out[f // steps, :] = v
+
+
+@njit(cache=True, nogil=True)
+def lif_tile(acc, v, codes, bias, theta, dv, over):
+    """One timestep of LIF somas on a tile: acc, v, codes int64 [C, H, W], bias and theta [C]."""
+    channels, height, width = acc.shape
+    for c in range(channels):
+        for y in range(height):
+            for x in range(width):
+                a = acc[c, y, x]
+                potential = decay(v[c, y, x], dv) + wrap24(a << 6) + bias[c]
+                note_range(a, a << 6, potential, over)
+                potential = clip24(potential)
+                codes[c, y, x] = potential > theta[c]
+                v[c, y, x] = 0 if potential > theta[c] else potential
+
+
+@njit(cache=True, nogil=True)
+def levels_tile(acc, codes, bias, thresholds, over):
+    """One timestep of a level table on a tile: thresholds [C, D]."""
+    channels, height, width = acc.shape
+    for c in range(channels):
+        for y in range(height):
+            for x in range(width):
+                a = acc[c, y, x]
+                v = wrap24(a << 6) + bias[c]
+                note_range(a, a << 6, v, over)
+                v = clip24(v)
+                while codes[c, y, x] < thresholds.shape[1] and v >= thresholds[c, codes[c, y, x]]:
+                    codes[c, y, x] += 1
+
+
+@njit(cache=True, nogil=True)
+def relay_tile(acc, codes, over):
+    """One timestep of relays on a tile."""
+    codes[:] = acc
+    for a in acc.flat:
+        over[ACCUMULATOR] += a != np.int32(a)
+        over[PAYLOAD] += (a < -LIMIT) | (a >= LIMIT)
+
+
+@njit(cache=True, nogil=True)
+def readout_tile(acc, v, bias, over):
+    """One timestep of readout somas on a tile."""
+    channels, height, width = acc.shape
+    for c in range(channels):
+        for y in range(height):
+            for x in range(width):
+                a = acc[c, y, x]
+                potential = v[c, y, x] + wrap24(a << 6) + bias[c]
+                note_range(a, a << 6, potential, over)
+                v[c, y, x] = clip24(potential)

@@ -1,0 +1,136 @@
+"""Counters from event counts: products of event maps with the tables of fan-out and traffic."""
+
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+def work(window, steps, count, width, channels, rows, columns, extent, core, offset, lag, tick, load, total):
+    """total[d] += work of all events at piece d; load[tick, core] likewise if it has rows.
+
+    count [F, S, P] events of the source; channels [D, S], rows [D, H], columns [D, W]: fan-out
+    factors, zero outside ``extent`` [D, 4]; tick [F] of level 0; events arrive ``offset`` ticks
+    later; load int64 [ticks, cores], or empty for work that is not a SynOp. Events that leave the sample's
+    window by their lag do no work.
+    """
+    for f in range(window[0], window[1]):
+        if f % steps + lag >= steps:
+            continue
+        for d in range(len(core)):
+            done = 0
+            for s in range(channels.shape[1]):
+                if channels[d, s] == 0:
+                    continue
+                plane = 0
+                for y in range(extent[d, 0], extent[d, 1]):
+                    line = 0
+                    for x in range(extent[d, 2], extent[d, 3]):
+                        line += columns[d, x] * count[f, s, y * width + x]
+                    plane += rows[d, y] * line
+                done += channels[d, s] * plane
+            total[d] += done
+            if len(load) > 0:
+                load[tick[f] + offset, core[d]] += done
+
+
+@njit(cache=True, nogil=True)
+def table_writes_kv(window, k_count, v_count, k_head, v_head, columns, core, tick, offset, load, total):
+    """Coincident (k, v) event pairs per token and head, for the columns each piece holds.
+
+    k_count [F, Sk, N], v_count [F, Sv, N]; k_head [Sk], v_head [Sv] head of a segment;
+    columns [D, Sv] 1 where the piece holds the segment's channels; the writes come ``offset`` ticks
+    after tick [F].
+    """
+    for f in range(window[0], window[1]):
+        for d in range(len(core)):
+            done = 0
+            for sv in range(len(v_head)):
+                if columns[d, sv] == 0:
+                    continue
+                for sk in range(len(k_head)):
+                    if k_head[sk] == v_head[sv]:
+                        for n in range(k_count.shape[2]):
+                            done += k_count[f, sk, n] * v_count[f, sv, n]
+            total[d] += done
+            load[tick[f] + offset, core[d]] += done
+
+
+@njit(cache=True, nogil=True)
+def table_writes_qk(window, q, k, heads, held, token, core, tick, offset, load, total):
+    """Coincident (k, q) event pairs per channel, for the heads and tokens each piece holds.
+
+    q, k codes [F, N, C]; held [D, heads] 1 where the piece holds channels of the head; token
+    [D, N] 1 where it holds the token; the writes come ``offset`` ticks after tick [F].
+    """
+    _, tokens, channels = q.shape
+    for f in range(window[0], window[1]):
+        for c in range(channels):
+            written = 0
+            for n in range(tokens):
+                written += k[f, n, c] != 0
+            if written == 0:
+                continue
+            for d in range(len(core)):
+                if held[d, c * heads // channels] == 0:
+                    continue
+                columns = 0
+                for n in range(tokens):
+                    columns += (q[f, n, c] != 0) & (token[d, n] != 0)
+                total[d] += written * columns
+                load[tick[f] + offset, core[d]] += written * columns
+
+
+@njit(cache=True, nogil=True)
+def traffic(
+    window,
+    steps,
+    count,
+    cell,
+    hist,
+    events,
+    axon_start,
+    axons,
+    link_start,
+    links,
+    tick,
+    level,
+    memory,
+    link_load,
+    reads,
+    waste,
+):
+    """Book the events of one population: per class, per axon entry and per link.
+
+    count [F, S, P]; cell [S * P] class of each; hist [K] scratch; events [K] totals of the run;
+    axons rows (unit, core, delay, lag); tick [F] of level 0, ``level`` that of the population;
+    memory int64 [ticks, cores] axon entries read; link_load [ticks, links]; reads, waste
+    [units, cores + 1].
+    """
+    _, segments, positions = count.shape
+    for f in range(window[0], window[1]):
+        hist[:] = 0
+        for s in range(segments):
+            for p in range(positions):
+                hist[cell[s * positions + p]] += count[f, s, p]
+        for k in range(len(hist)):
+            n = hist[k]
+            if n == 0:
+                continue
+            events[k] += n
+            for a in range(axon_start[k], axon_start[k + 1]):
+                unit, core, delay, lag = axons[a, 0], axons[a, 1], axons[a, 2], axons[a, 3]
+                memory[tick[f] + level + delay, core] += n
+                reads[unit, core] += n
+                if f % steps + lag >= steps:
+                    waste[unit, core] += n
+            for at in range(link_start[k], link_start[k + 1]):
+                link_load[tick[f] + level, links[at]] += n
+
+
+@njit(cache=True, nogil=True)
+def payloads(window, total, cell, core, table):
+    """table[core of class] += payload sums [F, S, P] of one population."""
+    _, segments, positions = total.shape
+    for f in range(window[0], window[1]):
+        for s in range(segments):
+            for p in range(positions):
+                table[core[cell[s * positions + p]]] += total[f, s, p]

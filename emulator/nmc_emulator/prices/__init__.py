@@ -1,0 +1,1 @@
+"""Price profiles as YAML; `nmc_emulator.price_profile` reads them. Data only."""

@@ -1,0 +1,105 @@
+"""Counters that depend on the Program alone: what happens in every timestep, and the dense twins."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nmc_compiler.program.model import Population, Program, Transfer
+
+from .counters import Counters
+from .fanout import channel_segments, fan
+from .layout import Layout
+from .timing import CONV, DYNAMIC, Timing, reading_role
+
+
+def updates_per_core(program: Program, layout: Layout, population: int) -> np.ndarray:
+    """Somas of a population per core, int64 [cores]."""
+    found = np.zeros(layout.cores, np.int64)
+    dendrite = program.populations[population].dendrite
+    for piece in layout.pieces[dendrite] if dendrite >= 0 else ():
+        found[piece.core] += piece.box.size
+    return found
+
+
+def _biased_per_core(population: Population, layout: Layout) -> np.ndarray:
+    found = np.zeros(layout.cores, np.int64)
+    if population.bias is None or population.dendrite < 0:
+        return found
+    for piece in layout.pieces[population.dendrite]:
+        channels, height, width = piece.box.shape
+        found[piece.core] += np.count_nonzero(population.bias[piece.box.c0 : piece.box.c1]) * height * width
+    return found
+
+
+def _elements(size: int, kernel: int, stride: int, pad: int, lo: int, hi: int) -> int:
+    """In-range window elements along one axis, summed over outputs lo..hi."""
+    first = np.arange(lo, hi) * stride - pad
+    return int((np.minimum(first + kernel, size) - np.maximum(first, 0)).clip(0).sum())
+
+
+def _transfer_per_core(program: Program, layout: Layout, t: Transfer) -> tuple[np.ndarray, np.ndarray]:
+    """(pool_compares, accumulator_adds) of one timestep, each int64 [cores]."""
+    compares, adds = np.zeros((2, layout.cores), np.int64)
+    _, height, width = program.dendrites[t.src].shape
+    for piece in layout.pieces[t.dst]:
+        b = piece.box
+        if t.mode == "sum":
+            adds[piece.core] += (b.c1 - b.c0) * height * width
+            continue
+        tall = _elements(height, t.kernel[0], t.stride[0], t.pad[0], b.y0, b.y1)
+        wide = _elements(width, t.kernel[1], t.stride[1], t.pad[1], b.x0, b.x1)
+        compares[piece.core] += (b.c1 - b.c0) * tall * wide
+        adds[piece.core] += b.size
+    return compares, adds
+
+
+def _dense_writes(program: Program, layout: Layout, index: int) -> np.ndarray:
+    """Table writes of one timestep with every soma active, int64 [cores]."""
+    d = program.dynamics[index]
+    channels, height, width = program.populations[d.q].shape
+    depth, tokens = channels // d.heads, height * width
+    values = program.populations[d.v].shape[0] // d.heads
+    found = np.zeros(layout.cores, np.int64)
+    for piece in layout.pieces[d.dst]:
+        b = piece.box
+        if d.order == "kv":
+            found[piece.core] += tokens * depth * (b.c1 - b.c0)
+        else:
+            heads = -(-b.c1 // values) - b.c0 // values
+            found[piece.core] += heads * depth * tokens * (b.y1 - b.y0) * (b.x1 - b.x0)
+    return found
+
+
+def book_statics(counters: Counters, program: Program, layout: Layout, timing: Timing, samples: int) -> None:
+    """Add everything that needs no events, for ``samples`` samples."""
+    tables, n = counters.tables, layout.cores
+    steps = program.timesteps * samples
+    for i, population in enumerate(program.populations):
+        tables["neuron_updates"][i, :n] += updates_per_core(program, layout, i) * steps
+        tables["bias_events"][i, :n] += _biased_per_core(population, layout) * steps
+    for i, transfer in enumerate(program.transfers):
+        compares, adds = _transfer_per_core(program, layout, transfer)
+        tables["pool_compares"][i, :n] += compares * steps
+        tables["accumulator_adds"][i, :n] += adds * steps
+    book_dense(counters, program, layout, timing, samples)
+
+
+def book_dense(counters: Counters, program: Program, layout: Layout, timing: Timing, samples: int) -> None:
+    """Add the dense twins: every source soma active in every timestep of ``samples`` samples."""
+    tables, n = counters.tables, layout.cores
+    for e in timing.edges:
+        if e.kind not in (CONV, DYNAMIC):
+            continue
+        steps = max(program.timesteps - e.lag, 0) * samples
+        if e.kind == DYNAMIC:
+            if e.role != reading_role(program.dynamics[e.index].order):
+                continue
+            tables["dyn_writes_dense"][e.index, :n] += _dense_writes(program, layout, e.index) * steps
+        graded = program.populations[e.src].payload_bits > 0
+        name = "dyn_reads_dense" if e.kind == DYNAMIC else f"synops_{'mac' if graded else 'ac'}_dense"
+        segments = channel_segments(program, layout, e.src, [e])
+        table = fan(program, layout, e, segments)
+        np.add.at(tables[name][e.index], table.core, table.dense(segments) * steps)
+
+
+__all__ = ["book_dense", "book_statics", "updates_per_core"]

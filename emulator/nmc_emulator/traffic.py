@@ -1,0 +1,131 @@
+"""Where events go: classes of source positions that share their destinations.
+
+All somas of a population between two neighbouring borders of axon boxes and tiles have the same
+destinations. They form a *class*; packets, hops and axon entries are then event counts per class
+times constants of the class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nmc_compiler.program.model import Program
+
+from .layout import Axon, Layout
+from .counters import Counters
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Destination classes of one population, K in all.
+
+    cell int32 [S * H * W] class of every (segment, position); core int64 [K] of the emitting soma
+    (-1: host). Per class k, rows ``axon_start[k]:axon_start[k + 1]`` of ``axons`` int64 [., 4]
+    (unit, receiving core, delay, lag) and entries ``link_start[k]:link_start[k + 1]`` of ``links``,
+    each crossed by one packet per event; ``targets[k]`` are the receiving cores, each once.
+    """
+
+    cell: np.ndarray
+    core: np.ndarray
+    axon_start: np.ndarray
+    axons: np.ndarray
+    link_start: np.ndarray
+    links: np.ndarray
+    targets: tuple[tuple[int, ...], ...]
+
+
+def _borders(size: int, pairs: list[tuple[int, int]]) -> np.ndarray:
+    return np.array(sorted({0, size, *(b for pair in pairs for b in pair)}), np.int64)
+
+
+def _source_boxes(program: Program, layout: Layout, population: int) -> list[tuple[int, int, tuple[int, ...]]]:
+    """(tile, core, box) of every tile that holds somas of the population; tile -1 for the host."""
+    p = program.populations[population]
+    if p.dendrite < 0:
+        return [(-1, -1, (0, p.shape[0], 0, p.shape[1], 0, p.shape[2]))]
+    return [(q.tile, q.core, q.box.as_tuple()) for q in layout.pieces[p.dendrite]]
+
+
+def _holds(box: tuple[int, ...], c: int, y: int, x: int) -> bool:
+    return box[0] <= c < box[1] and box[2] <= y < box[3] and box[4] <= x < box[5]
+
+
+class _Builder:
+    """Collects classes: cells with the same emitting core and the same axon rows are one class."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.number: dict[tuple[int, tuple[int, ...]], int] = {}
+        self.core: list[int] = []
+        self.axons: list[list[tuple[int, int, int, int]]] = []
+        self.links: list[list[int]] = []
+        self.targets: list[tuple[int, ...]] = []
+
+    def of(self, core: int, axons: list[Axon], rows: tuple[int, ...]) -> int:
+        key = (core, rows)
+        if key not in self.number:
+            self.number[key] = len(self.core)
+            met = [axons[r] for r in rows]
+            targets = tuple(sorted({a.core for a in met}))
+            self.core.append(core)
+            self.axons.append([(a.edge.unit, a.core, a.edge.delay, a.edge.lag) for a in met])
+            remote = [t for t in targets if core not in (-1, t)]
+            self.links.append([link for t in remote for link in self.layout.mesh.path(core, t)])
+            self.targets.append(targets)
+        return self.number[key]
+
+
+def _starts(rows: list[list]) -> np.ndarray:
+    return np.cumsum([0, *map(len, rows)], dtype=np.int64)
+
+
+def classify(program: Program, layout: Layout, population: int, segments: np.ndarray) -> Classes:
+    """Destination classes of a population over its channel segments and positions."""
+    _, height, width = program.populations[population].shape
+    axons, sources = list(layout.axons[population]), _source_boxes(program, layout, population)
+    boxes = [a.box.as_tuple() for a in axons] + [s[2] for s in sources]
+    ys, xs = _borders(height, [b[2:4] for b in boxes]), _borders(width, [b[4:6] for b in boxes])  # type: ignore[misc]
+    builder = _Builder(layout)
+    cell = np.empty((len(segments) - 1, height, width), np.int32)
+    for s, c in enumerate(segments[:-1].tolist()):
+        for y0, y1 in zip(ys[:-1].tolist(), ys[1:].tolist(), strict=True):
+            for x0, x1 in zip(xs[:-1].tolist(), xs[1:].tolist(), strict=True):
+                tile, core, _ = next(q for q in sources if _holds(q[2], c, y0, x0))
+                rows = tuple(
+                    i for i, a in enumerate(axons) if a.src_tile == tile and _holds(boxes[i], c, y0, x0)
+                )
+                cell[s, y0:y1, x0:x1] = builder.of(core, axons, rows)
+    axon_rows = [r for rows in builder.axons for r in rows]
+    return Classes(
+        cell.reshape(-1),
+        np.array(builder.core, np.int64),
+        _starts(builder.axons),
+        np.array(axon_rows, np.int64).reshape(-1, 4),
+        _starts(builder.links),
+        np.array([link for links in builder.links for link in links], np.int64),
+        tuple(builder.targets),
+    )
+
+
+def book(counters: Counters, layout: Layout, population: int, classes: Classes, events: np.ndarray) -> None:
+    """Add packets, hops and messages of ``events`` [K] (events per class over a run) to the tables."""
+    tables = counters.tables
+    for k, n in enumerate(events.tolist()):
+        if not n:
+            continue
+        core = int(classes.core[k])
+        tables["events"][population, core] += n  # core -1 is the host's column
+        for target in classes.targets[k]:
+            if core < 0:
+                tables["input_messages"][population, target] += n
+            elif target == core:
+                tables["packets_local"][population, core] += n
+            else:
+                ew, ns, crossings = layout.mesh.distance(core, target)
+                tables["packets"][population, core] += n
+                tables["packets_in"][population, target] += n
+                tables["hops_ew"][population, core] += n * ew
+                tables["hops_ns"][population, core] += n * ns
+                tables["chip_crossings"][population, core] += n * crossings

@@ -1,0 +1,1 @@
+"""nmc_hw: tools and links for boards."""

@@ -1,0 +1,143 @@
+"""nmc.compile: checkpoint in, mapped Program out. The stages live in nmc_compiler; here they meet."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from nmc import _version
+from nmc.artefact import Compiled, graph_digest
+from nmc.inputs import read_samples, shape_of_graph
+from nmc_compiler.frontends.checkpoint import Imported, import_checkpoint
+from nmc_compiler.graph import Graph
+from nmc_compiler.graph.interpret import interpret
+from nmc_compiler.lowering import lower
+from nmc_compiler.mapping import map_program
+from nmc_compiler.options import CompileOptions
+from nmc_compiler.passes.pipeline import compile_graph
+from nmc_compiler.passes.report import ConversionReport
+from nmc_compiler.program.model import Program
+from nmc_compiler.target import Target, load_target
+
+CALIB_SAMPLES = 16  # rates of these are enough to weigh one core pair against another
+
+Observer = Callable[[str, Graph | None, float], None]
+
+
+def compile(  # the name users look for
+    model: str | os.PathLike[str],
+    target: str | os.PathLike[str] = "loihi2",
+    *,
+    config: str | os.PathLike[str] | None = None,
+    family: str | None = None,
+    out: str | os.PathLike[str] | None = None,
+    chips: int | Literal["auto"] | None = None,
+    calib: str | os.PathLike[str] | None = None,
+    input_encoding: Literal["host-current", "graded8"] = "host-current",
+    input_range: tuple[float, float] = (0.0, 1.0),
+    residual: Literal["stream", "duplicate"] = "stream",
+    attn_order: Literal["auto", "kv", "qk"] = "auto",
+    channel_bins: int = 4,
+    pipelined: bool = False,
+    seed: int = 0,
+    observer: Observer | None = None,
+) -> Compiled:
+    """Compile a checkpoint to a Program mapped onto the cores of ``target``.
+
+    model: .pt, .pth or .safetensors.  target: a name of ``nmc targets`` or a YAML file.
+    config: the model's constructor arguments; else those in the checkpoint or beside it.
+    out: folder for the artefact; None keeps it in memory.  chips: how many may be used, "auto" for
+    the fewest, None for the target's own default.  calib: .npz of images that are not test images;
+    spike rates of the first 16 weigh the placement.  input_range: values the real input may
+    take (graded8).  seed: of the placement.  observer: called with pass name, graph and seconds
+    after each pass, and with None for a graph after lowering and mapping.
+
+    Equal arguments give equal bytes. Raises FrontendError, UsageError, LoweringError,
+    CapacityError, VerifyError or ArtefactError, each saying what to do next.
+    """
+    chip = load_target(target)
+    options = CompileOptions(
+        input_encoding=input_encoding,
+        input_range=input_range,
+        residual=residual,
+        attn_order=attn_order,
+        channel_bins=channel_bins,
+        pipelined=pipelined,
+    )
+    imported = import_checkpoint(Path(model), None if config is None else Path(config), family)
+    notes = [_without_folders(note, model, config) for note in imported.notes]
+    report = ConversionReport(notes=notes)
+    graph = compile_graph(imported.graph, chip, options, report, observer)
+    netlist = lower(graph, chip, options)
+    rates = None if calib is None else spike_rates(graph, netlist, calib)
+    wanted = chip.defaults.chips.value if chips is None else chips
+    program, mapping = map_program(netlist, chip, wanted, rates, seed)
+    graphs = {"float": imported.graph, "int": graph}
+    more = {"chips": wanted, "seed": seed, "calib": None if calib is None else file_digest(calib)}
+    meta = provenance(netlist, imported, chip, options, graphs) | {"placement": more}
+    compiled = Compiled(replace(program, meta=meta), report.as_json(), None, mapping, graphs)
+    return compiled if out is None else compiled.save(out)
+
+
+def provenance(
+    netlist: Program, imported: Imported, target: Target, options: CompileOptions, graphs: dict[str, Graph]
+) -> dict[str, Any]:
+    """What the digest of a Program has to cover besides the Program: inputs, options, version of nmc."""
+    settings = {key: attr.value for key, attr in imported.config.values.items()}
+    return _lists(
+        {
+            "nmc": _version(),
+            "family": imported.family,
+            "checkpoint": imported.checkpoint_sha256,
+            "config": settings,
+            "options": options.as_json(),
+            "features": netlist.meta.get("features", []),
+            "graphs": {kind: graph_digest(graph) for kind, graph in graphs.items()},
+            "target": target.model_dump(mode="json", by_alias=True),
+        }
+    )
+
+
+def spike_rates(graph: Graph, netlist: Program, calib: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Events per timestep of every neuron, [C, H, W] by population, on the first samples of ``calib``.
+
+    A relay hands on what its source emits, so it has its source's rates.
+    """
+    samples = read_samples(calib, shape_of_graph(graph), CALIB_SAMPLES)
+    codes = interpret(graph, samples.images, record="all").codes
+    rates = {name: (code != 0).mean(axis=(0, 1)) for name, code in codes.items()}
+    for item in netlist.maps:
+        for population in netlist.populations:
+            if population.dendrite == item.dst and population.name not in rates:
+                source = netlist.populations[item.src].name
+                rates |= {population.name: rates[source]} if source in rates else {}
+    return {p.name: rates[p.name] for p in netlist.populations if p.name in rates}
+
+
+def file_digest(path: str | os.PathLike[str]) -> str:
+    """sha256 (hex) of a file that has been read before."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _without_folders(note: str, *paths: str | os.PathLike[str] | None) -> str:
+    """A note that does not depend on where the files lay: the artefact must not either."""
+    for path in paths:
+        if path is not None and (folder := str(Path(path).parent)) != ".":
+            note = note.replace(f"{folder}/", "")
+    return note
+
+
+def _lists(value: Any) -> Any:
+    """Tuples become lists, as JSON gives them back."""
+    if isinstance(value, dict):
+        return {key: _lists(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_lists(item) for item in value]
+    return value

@@ -1,0 +1,73 @@
+"""Output folders: written beside their place, then renamed, so that a failure leaves what was there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from nmc_compiler.errors import ArtefactError, NmcError, UsageError
+
+
+@contextlib.contextmanager
+def replacing(folder: str | os.PathLike[str], last: str, stale: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Give an empty folder to write into; when the block ends well, its files take their place in ``folder``.
+
+    A new folder appears whole. In one that exists, files of the same names are replaced one by
+    one (``last`` is the file that vouches for the others), those named in ``stale`` and not
+    written again are removed, and everything else stays. Where anything fails, ``folder`` is as
+    it was. Raises ArtefactError where it cannot be written, UsageError where it is a file.
+    """
+    target = Path(folder)
+    if target.exists() and not target.is_dir():
+        raise UsageError(f"{target}: is a file; give a folder for the output")
+    made = [p for p in target.parents if not p.exists()]
+    stage = target.parent / f".{target.name or 'nmc'}.{os.getpid()}.part"
+    done = False
+    try:
+        stage.mkdir(parents=True)
+        yield stage
+        _move(stage, target, last, stale)
+        done = True
+    except OSError as error:
+        raise ArtefactError(
+            f"{target}: could not be written: {error.strerror or error}; nothing was left behind. "
+            "Free some space or choose another folder"
+        ) from None
+    except NmcError as error:
+        raise type(error)(str(error).replace(str(stage), str(target))) from None
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+        if not done:
+            _remove_empty(made)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write and flush to the disk: a full one may show only there."""
+    with path.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _move(stage: Path, target: Path, last: str, stale: tuple[str, ...]) -> None:
+    if not target.exists():
+        os.rename(stage, target)
+        return
+    names = sorted((p.name for p in stage.iterdir()), key=lambda name: (name == last, name))
+    blocked = [name for name in names if (target / name).is_dir()]
+    if blocked:
+        raise UsageError(f"{target / blocked[0]}: is a folder where a file has to be; choose another output")
+    for name in names:
+        os.replace(stage / name, target / name)
+    for name in set(stale) - set(names):
+        (target / name).unlink(missing_ok=True)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Take back the folders made on the way, innermost first."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()

@@ -1,0 +1,137 @@
+"""Images and labels from an .npz file or from memory, checked before anything runs on them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nmc.npz import Npz
+from nmc_compiler.errors import FrontendError, UsageError
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a network takes and gives: one image, its time axis if it has one, and the number of classes."""
+
+    image: tuple[int, int, int]
+    timesteps: int
+    has_time: bool
+    classes: int
+
+    @property
+    def sample(self) -> tuple[int, ...]:
+        """Shape of one sample: [C, H, W], or [T, C, H, W]."""
+        return (self.timesteps, *self.image) if self.has_time else self.image
+
+
+@dataclass(frozen=True)
+class Samples:
+    """``images`` [N, ...] finite numbers; ``labels`` int64 [N] or None; ``source`` names them in messages."""
+
+    images: np.ndarray
+    labels: np.ndarray | None
+    source: str
+
+
+def shape_of_program(program: Any) -> Shape:
+    """The Shape of a Program."""
+    last = next((p for p in program.populations if p.model == "readout"), None)
+    classes = last.shape[0] if last is not None else 0
+    return Shape(program.input_shape, program.timesteps, program.input_time, classes)
+
+
+def shape_of_graph(graph: Any) -> Shape:
+    """The Shape of a SpikeGraph."""
+    source = next(n for n in graph if n.op == "input")
+    last = next(n for n in graph if n.op in ("readout", "int_readout"))
+    return Shape(source.type.shape, graph.timesteps, graph.input_time, last.type.shape[0])
+
+
+def read_samples(path: str | os.PathLike[str], shape: Shape, limit: int | None = None) -> Samples:
+    """``images`` and, where there are any, ``labels`` of an .npz; the first ``limit`` of them.
+
+    Raises FrontendError for a file that is damaged, hostile, or does not fit the network.
+    """
+    with Npz(path) as file:
+        header = file.header("images")
+        _check_shape(header.shape, shape, f"{path}: images")
+        labels = file.read("labels") if "labels" in file else None
+        if labels is not None:
+            _check_labels(labels, header.shape[0], shape.classes, f"{path}: labels")
+        images = file.read("images", _limit(limit))
+    _check_numbers(images, f"{path}: images")
+    return Samples(images, None if labels is None else labels[: len(images)].astype(np.int64), str(path))
+
+
+def as_samples(
+    x: np.ndarray | str | os.PathLike[str], labels: Any, shape: Shape, limit: int | None = None
+) -> Samples:
+    """Samples from arrays, or from the .npz that ``x`` names (``labels`` then replace the file's)."""
+    if isinstance(x, (str, os.PathLike)):
+        read = read_samples(x, shape, limit)
+        if labels is None:
+            return read
+        x = read.images
+    images = np.asarray(x)
+    _check_shape(images.shape, shape, "images")
+    known = None if labels is None else np.asarray(labels)
+    if known is not None:
+        _check_labels(known, len(images), shape.classes, "labels")
+    images = images[: _limit(limit)]
+    _check_numbers(images, "images")
+    return Samples(images, None if known is None else known[: len(images)].astype(np.int64), "memory")
+
+
+def _limit(limit: int | None) -> int | None:
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit {limit}: at least 1 sample is needed")
+    return limit
+
+
+def _check_shape(found: tuple[int, ...], shape: Shape, where: str) -> None:
+    axes = "N, T, C, H, W" if shape.has_time else "N, C, H, W"
+    if found[1:] != shape.sample or not found:
+        wanted = ", ".join(map(str, shape.sample))
+        raise FrontendError(
+            f"{where} have shape {list(found)}, but the network takes [N, {wanted}] ({axes}); "
+            "reshape or resize them as in training"
+        )
+    if found[0] < 1:
+        raise FrontendError(f"{where} hold no sample (shape {list(found)}); give at least one")
+
+
+def _check_numbers(images: np.ndarray, where: str) -> None:
+    if images.dtype.kind not in "iuf":
+        raise FrontendError(f"{where} have dtype {images.dtype}; real numbers are needed")
+    for index, image in enumerate(images if images.dtype.kind == "f" else ()):
+        finite = np.isfinite(image)
+        if not finite.all():
+            at = tuple(int(i) for i in np.argwhere(~finite)[0])
+            count = int(finite.size - np.count_nonzero(finite))
+            raise FrontendError(
+                f"{where}: sample {index} has {count} values that are NaN or infinite, "
+                f"the first ({image[at]}) at {list(at)}; clean the input"
+            )
+
+
+def _check_labels(labels: np.ndarray, samples: int, classes: int, where: str) -> None:
+    if labels.shape != (samples,):
+        raise FrontendError(f"{where} have shape {list(labels.shape)}, but there are {samples} images")
+    if labels.dtype.kind not in "iu":
+        raise FrontendError(f"{where} have dtype {labels.dtype}; class numbers are whole numbers")
+    wrong = (labels < 0) | (labels >= classes)
+    if wrong.any():
+        first = int(np.argmax(wrong))
+        raise FrontendError(
+            f"{where}: sample {first} has class {labels[first]}, but the network tells {classes} apart "
+            f"(0 to {classes - 1}); {int(wrong.sum())} such"
+        )
+
+
+def stem(path: Path) -> str:
+    """Name of a file or folder for messages, without the folders above it."""
+    return path.resolve().name
