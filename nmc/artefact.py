@@ -143,9 +143,16 @@ def graph_digest(graph: Graph) -> str:
     return hasher.hexdigest()
 
 
+def from_meta(program: Program, key: str) -> dict[str, Any]:
+    """One object of a Program's provenance. ArtefactError where it is not there."""
+    found = program.meta.get(key)
+    if not isinstance(found, dict):
+        raise ArtefactError(f"Program '{program.name}': meta/{key} is missing; compile again")
+    return found
+
+
 def _recorded_digest(program: Program, kind: str) -> Any:
-    graphs = program.meta.get("graphs")
-    return graphs.get(kind) if isinstance(graphs, dict) else None
+    return from_meta(program, "graphs").get(kind)
 
 
 def json_text(tree: Any) -> str:

@@ -89,7 +89,7 @@ def provenance(
     netlist: Program, imported: Imported, target: Target, options: CompileOptions, graphs: dict[str, Graph]
 ) -> dict[str, Any]:
     """What the digest of a Program has to cover besides the Program: inputs, options, version of nmc."""
-    settings = {key: attr.value for key, attr in imported.config.values.items()}
+    settings = {key: {"value": attr.value, "evidence": attr.evidence} for key, attr in imported.config.values.items()}
     return _lists(
         {
             "nmc": _version(),

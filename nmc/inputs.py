@@ -67,9 +67,7 @@ def read_samples(path: str | os.PathLike[str], shape: Shape, limit: int | None =
     return Samples(images, None if labels is None else labels[: len(images)].astype(np.int64), str(path))
 
 
-def as_samples(
-    x: np.ndarray | str | os.PathLike[str], labels: Any, shape: Shape, limit: int | None = None
-) -> Samples:
+def as_samples(x: np.ndarray | str | os.PathLike[str], labels: Any, shape: Shape, limit: int | None = None) -> Samples:
     """Samples from arrays, or from the .npz that ``x`` names (``labels`` then replace the file's)."""
     if isinstance(x, (str, os.PathLike)):
         read = read_samples(x, shape, limit)

@@ -46,9 +46,7 @@ class Npz:
         except OSError as error:
             raise FrontendError(f"{self.path}: cannot be read: {error.strerror or error}") from None
         except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-            raise FrontendError(
-                f"{self.path}: not a whole .npz file ({error}); write it with numpy.savez"
-            ) from None
+            raise FrontendError(f"{self.path}: not a whole .npz file ({error}); write it with numpy.savez") from None
         infos = self._zip.infolist()
         if len(infos) > MAX_MEMBERS:
             raise FrontendError(f"{self.path}: {len(infos)} arrays; at most {MAX_MEMBERS} are read")
@@ -92,9 +90,7 @@ class Npz:
 
     def _open(self, name: str) -> IO[bytes]:
         if name not in self._members:
-            raise FrontendError(
-                f"{self.path}: has no array {name!r}; it has {_some(self.names)}"
-            )
+            raise FrontendError(f"{self.path}: has no array {name!r}; it has {_some(self.names)}")
         try:
             return self._zip.open(self._members[name])
         except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, ValueError) as error:
@@ -138,7 +134,7 @@ class Npz:
             )
         data = np.empty(_product(shape), header.dtype)
         try:
-            got = _fill(stream, memoryview(data.view(np.uint8)) if data.size else memoryview(bytearray()))
+            got = _fill(stream, data.view(np.uint8))
         except FILE_ERRORS as error:
             raise self._damaged(name, error) from None
         if got != size:
@@ -167,17 +163,16 @@ FILE_ERRORS = (
 )
 
 
-def _fill(stream: IO[bytes], buffer: memoryview) -> int:
-    """Read until the buffer is full or the stream ends; bytes read."""
+def _fill(stream: IO[bytes], buffer: np.ndarray) -> int:
+    """Read until ``buffer`` (bytes) is full or the stream ends; bytes read."""
     at = 0
     while at < len(buffer):
         piece = stream.read(min(len(buffer) - at, 1 << 20))
         if not piece:
-            break
-        buffer[at : at + len(piece)] = piece
+            return at
+        buffer[at : at + len(piece)] = np.frombuffer(piece, np.uint8)
         at += len(piece)
-    if at == len(buffer):
-        stream.read(1)  # at the end of the member zipfile compares the checksum
+    stream.read(1)  # at the end of the member zipfile compares the checksum
     return at
 
 

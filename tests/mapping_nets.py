@@ -493,8 +493,8 @@ def target_with(base="loihi2", routers=None, cores_per_router=None, chips_max=No
     """A bundled target with other limits: core fields by name, and the mesh."""
     content = load_target(base).model_dump(by_alias=True)
     for name, value in core_limits.items():
-        content["core"][name]["value"] = value
+        content["core"][name] |= {"value": value, "evidence": "assumed"}
     for name, value in (("routers", routers), ("cores_per_router", cores_per_router), ("chips_max", chips_max)):
         if value is not None:
-            content["mesh"][name]["value"] = value
+            content["mesh"][name] |= {"value": value, "evidence": "assumed"}
     return Target.model_validate(content)

@@ -84,14 +84,30 @@ class Grower:
     def add_current(self) -> None:
         groups = self.pick(1, self.shape[0])
         outs = groups * self.pick(1, 2)
-        (kh, kw), stride, pad = (self.pick(1, 2, 3), self.pick(1, 3)), self.pick((1, 1), (2, 1)), self.pick((0, 0), (1, 1))
+        (kh, kw), stride, pad = (
+            (self.pick(1, 2, 3), self.pick(1, 3)),
+            self.pick((1, 1), (2, 1)),
+            self.pick((0, 0), (1, 1)),
+        )
         h, w = _size(self.shape[1], kh, stride[0], pad[0]), _size(self.shape[2], kw, stride[1], pad[1])
         weight = self.rng.integers(-3000, 3000, (outs, self.shape[0] // groups, kh, kw)).astype(np.int32)
         level, dst = self.pick(0, 1, 2), self.dendrite((outs, h, w))
         bias = self.rng.integers(-500, 500, outs).astype(np.int64)
         self.currents.append(
-            HostCurrent("host", dst, level, weight, bias, self.pick(0, 4, 7), self.pick(0, 3, 5), self.shape, stride,
-                        pad, (1, 1), groups)  # fmt: skip
+            HostCurrent(
+                "host",
+                dst,
+                level,
+                weight,
+                bias,
+                self.pick(0, 4, 7),
+                self.pick(0, 3, 5),
+                self.shape,
+                stride,
+                pad,
+                (1, 1),
+                groups,
+            )  # fmt: skip
         )
         self.soma(dst, level + self.pick(0, 0, 1), drive=3000)
 
@@ -148,8 +164,21 @@ class Grower:
             dst = self.dendrite((outs, 1, 1) if collapse else (outs, *out))
         weight = self.weights(kh, kw, c // groups, outs)
         self.convs.append(
-            Conv(f"c{len(self.convs)}", src, dst, delay, weight, self.pick(0, 0, 1, 2), stride, pad, dilation, groups,
-                 collapse, out, lag)  # fmt: skip
+            Conv(
+                f"c{len(self.convs)}",
+                src,
+                dst,
+                delay,
+                weight,
+                self.pick(0, 0, 1, 2),
+                stride,
+                pad,
+                dilation,
+                groups,
+                collapse,
+                out,
+                lag,
+            )  # fmt: skip
         )
         return dst, self.populations[src].level + delay - lag * self.P
 
@@ -191,8 +220,16 @@ class Grower:
         at[0 if order == "kv" else 2] = read
         dst = self.dendrite((heads * width, h, w))
         self.dynamics.append(
-            Dynamic(f"a{len(self.dynamics)}", *found, dst, *(a - b for a, b in zip(at, levels, strict=True)),
-                    heads, self.pick(0, 2), self.pick(3, 10, 2**31 - 1), order)  # fmt: skip
+            Dynamic(
+                f"a{len(self.dynamics)}",
+                *found,
+                dst,
+                *(a - b for a, b in zip(at, levels, strict=True)),
+                heads,
+                self.pick(0, 2),
+                self.pick(3, 10, 2**31 - 1),
+                order,
+            )  # fmt: skip
         )
         self.soma(dst, read + self.pick(0, 0, 2), drive=4, model=self.pick("lif", "levels", "relay"))
 

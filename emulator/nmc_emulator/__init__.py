@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .result import RunResult
     from .emulate import run
+    from .result import RunResult
     from .totals import summary
 
 __all__ = ["RunResult", "run", "summary"]

@@ -17,11 +17,10 @@ LARGEST = 2**56  # u = a << 6 and its sums stay within 64 bits
 
 @dataclass(frozen=True)
 class Bounds:
-    """Largest magnitudes: |code| per population, |accumulator| per dendrite, |sum before shift| per Conv."""
+    """Largest magnitudes: |code| per population, |accumulator| per dendrite."""
 
     code: tuple[int, ...]
     accumulator: tuple[int, ...]
-    conv: tuple[int, ...]
 
 
 def _conv_gain(conv: Conv) -> int:
@@ -107,5 +106,4 @@ def find_bounds(program: Program, timing: Timing) -> Bounds:
                 f"dendrite '{dendrite.name}' can reach {bound}, beyond the emulator's {LARGEST};"
                 " insert a thresholding population between its relays"
             )
-    conv = [g * solver.code[c.src] for g, c in zip(solver.gains, program.convs, strict=True)]
-    return Bounds(tuple(solver.code), tuple(solver.accumulator), tuple(conv))
+    return Bounds(tuple(solver.code), tuple(solver.accumulator))

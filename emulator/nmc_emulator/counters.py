@@ -98,6 +98,4 @@ class Counters:
         """Names of the counters that differ: tables, then ``bound.*``, then ``overflow.*``."""
         found = [n for n in TABLES if not np.array_equal(self.tables[n], other.tables[n])]
         found += [f"bound.{n}" for n in BOUND if self.bound[n] != other.bound[n]]
-        return found + [
-            f"overflow.{n}" for n in OVERFLOW if not np.array_equal(self.overflow[n], other.overflow[n])
-        ]
+        return found + [f"overflow.{n}" for n in OVERFLOW if not np.array_equal(self.overflow[n], other.overflow[n])]

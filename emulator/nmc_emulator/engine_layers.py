@@ -34,7 +34,7 @@ def _strict_steps(program: Program, planner: Planner) -> list[Step]:
     accs = {("codes", i): ("acc", p.dendrite) for i, p in enumerate(program.populations)}
     accs |= {("v", i): ("acc", p.dendrite) for i, p in enumerate(program.populations)}
     seen: set[int] = set()
-    for step in planner.steps:
+    for step in planner.space.steps:
         steps.append(step)
         for arg in step.args:
             key = arg.key if isinstance(arg, Ref) else None
@@ -49,7 +49,7 @@ def _strict_steps(program: Program, planner: Planner) -> list[Step]:
 def _checker(program: Program, planner: Planner, i: int) -> Callable[[np.ndarray], None]:
     def check(acc: np.ndarray) -> None:
         if planner.overflow[i].any():
-            locate(program.populations[i], acc[: planner.block.window[1]], program.timesteps)
+            locate(program.populations[i], acc[: planner.space.block.window[1]], program.timesteps)
 
     return check
 
@@ -72,16 +72,15 @@ class LayerEngine:
         self.batch = 1 if self.lagged else batch
         self.counters = Counters.zeros(program, layout.cores)
         bounds = find_bounds(program, timing)
-        self.planner = Planner(
-            program, layout, timing, bounds, self.counters, self.batch, samples, recorded
-        )
-        steps = _strict_steps(program, self.planner) if strict else self.planner.steps
-        self.steps, self.memory = bind(steps, self.planner.shapes, forever=self.lagged)
+        self.planner = Planner(program, layout, timing, bounds, self.counters, self.batch, samples, recorded)
+        space = self.planner.space
+        steps = _strict_steps(program, self.planner) if strict else space.steps
+        self.steps, self.memory = bind(steps, space.shapes, forever=self.lagged)
         self.updates = _update_loads(program, layout, timing)
 
     def run_block(self, images: np.ndarray, first: int) -> np.ndarray:
         """Run samples ``first``.. of ``images`` [n <= batch, T or 1, C, H, W]; readout int64 [n, classes]."""
-        block, loads, T = self.planner.block, self.planner.loads, self.program.timesteps
+        block, loads, T = self.planner.space.block, self.planner.loads, self.program.timesteps
         block.images, block.first = images, first
         for b in range(len(images)):
             start = b * self.program.interval
@@ -98,7 +97,7 @@ class LayerEngine:
         """Counters of the whole run of ``samples`` samples."""
         loads: TickLoads = self.planner.loads
         loads.settle(len(loads.synops), self.counters)
-        self.planner.finish()
+        self.planner.counting.finish()
         book_statics(self.counters, self.program, self.layout, self.timing, samples)
         for n, name in enumerate(OVERFLOW):
             self.counters.overflow[name] += self.planner.overflow[:, n]

@@ -15,14 +15,16 @@ import numpy as np
 
 from nmc_compiler.program.model import Box, Population, Program
 
-from .bounds import INT32, find_bounds
+from .bounds import find_bounds
 from .counters import OVERFLOW, Counters
 from .host import Host
 from .kernels import scatter, soma
 from .layout import HOST_TILE, Axon, Layout, Piece
 from .overflow import raise_first
+from .plan import readout_size
 from .statics import book_dense
 from .timing import CONV, DYNAMIC, MAP, Timing, reading_role
+from .workspace import code_type
 
 MODES = {"same": 0, "reduce": 1, "broadcast": 2, "window": 3}
 OUTSIDE = -1
@@ -52,9 +54,7 @@ class Tile:
         self.program, self.core = program, pieces[0].core
         self.pieces = {p.dendrite: p for p in pieces}
         self.box = {p.dendrite: _array(p.box) for p in pieces}
-        self.ring = {
-            p.dendrite: np.zeros((program.dendrites[p.dendrite].ring, *p.box.shape), np.int64) for p in pieces
-        }
+        self.ring = {p.dendrite: np.zeros((program.dendrites[p.dendrite].ring, *p.box.shape), np.int64) for p in pieces}
         self.v = {
             i: np.zeros(self.pieces[q.dendrite].box.shape, np.int64)
             for i, q in enumerate(program.populations)
@@ -106,7 +106,7 @@ class TickEngine:
         self.queue: dict[int, list[Arrival]] = defaultdict(list)
         self.over = np.zeros((len(program.populations), len(OVERFLOW)), np.int64)
         self.codes = self._make_codes(recorded)
-        self.logits = np.zeros((len(images), self._classes()), np.int64)
+        self.logits = np.zeros((len(images), readout_size(program)), np.int64)
         self.currents: dict[int, tuple[int, np.ndarray]] = {}
         self.inputs: dict[int, tuple[int, np.ndarray]] = {}
         self.synops = np.zeros(layout.cores, np.int64)  # loads of the current tick
@@ -126,15 +126,9 @@ class TickEngine:
     def _make_codes(self, recorded: list[int]) -> dict[int, np.ndarray]:
         bounds, found = find_bounds(self.program, self.timing), {}
         for i in recorded:
-            p = self.program.populations[i]
-            signed = any(h.lo < 0 for h in self.program.host_codes if h.population == i)
-            wide = np.int32 if bounds.code[i] <= INT32 else np.int64
-            dtype = wide if p.model == "relay" or bounds.code[i] > 255 or signed else np.uint8
-            found[i] = np.zeros((len(self.images), self.T, *p.shape), dtype)
+            shape = (len(self.images), self.T, *self.program.populations[i].shape)
+            found[i] = np.zeros(shape, code_type(self.program, bounds, i))
         return found
-
-    def _classes(self) -> int:
-        return next((int(np.prod(p.shape)) for p in self.program.populations if p.model == "readout"), 0)
 
     # -- time ------------------------------------------------------------------------------------
 
@@ -357,9 +351,7 @@ class TickEngine:
             logits = self.logits[step // self.T].reshape(p.shape[1], p.shape[2], p.shape[0])
             logits[box.y0 : box.y1, box.x0 : box.x1, box.c0 : box.c1] = v.transpose(1, 2, 0)
 
-    def _emit(
-        self, i: int, tile: int, core: int, codes: np.ndarray, origin: np.ndarray, step: int, tick: int
-    ) -> None:
+    def _emit(self, i: int, tile: int, core: int, codes: np.ndarray, origin: np.ndarray, step: int, tick: int) -> None:
         """Put the events of one tile on its axons, and count packets and hops."""
         events = np.empty((int(np.count_nonzero(codes)), 4), np.int64)
         scatter.find_events(codes, origin, events)

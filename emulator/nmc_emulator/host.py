@@ -80,9 +80,7 @@ class Host:
         out, macs = np.empty((len(image), *c.shape), np.int64), 0
         s = c.spec
         for x, y in zip(scaled.astype(np.int64), out, strict=True):
-            macs += host_conv(
-                x, c.weight, s.bias.astype(np.int64), s.shift, s.stride, s.pad, s.dilation, s.groups, y
-            )
+            macs += host_conv(x, c.weight, s.bias.astype(np.int64), s.shift, s.stride, s.pad, s.dilation, s.groups, y)
         if len(out) and (out.max() >= PAYLOAD or out.min() < -PAYLOAD):
             raise VerifyError(
                 f"host current '{s.name}' reaches {out.min()}..{out.max()} on image {index},"

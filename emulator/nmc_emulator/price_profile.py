@@ -100,9 +100,7 @@ class PriceProfile(Spec):
         if kind is None:  # reported by its own field
             return prices
         if unknown := sorted(prices.keys() - TERMS[kind]):
-            raise ValueError(
-                f"no such terms of kind {kind}: {', '.join(unknown)}; known: {', '.join(TERMS[kind])}"
-            )
+            raise ValueError(f"no such terms of kind {kind}: {', '.join(unknown)}; known: {', '.join(TERMS[kind])}")
         if absent := [term for term in TERMS[kind] if term not in prices]:
             raise ValueError(f"terms of kind {kind} not given: {', '.join(absent)}; an unknown price is null")
         if wrong := sorted(term for term, price in prices.items() if price.unit != UNITS[kind]):
@@ -121,9 +119,7 @@ class PriceProfile(Spec):
         finite, a total charged together with its parts, and a latency profile.
         """
         if self.kind == "latency":
-            raise UsageError(
-                f"price profile {self.name} holds times, not energies; use a mapped or formula profile"
-            )
+            raise UsageError(f"price profile {self.name} holds times, not energies; use a mapped or formula profile")
         self._check_known(counts)
         _check_counts(counts)
         priced = {term: self.prices[term].value for term in sorted(counts)}
@@ -134,8 +130,7 @@ class PriceProfile(Spec):
     def _check_known(self, terms: Mapping[str, float] | list[str]) -> None:
         if unknown := sorted(set(terms) - self.prices.keys()):
             raise UsageError(
-                f"price profile {self.name} has no term {', '.join(unknown)}; "
-                f"it has: {', '.join(sorted(self.prices))}"
+                f"price profile {self.name} has no term {', '.join(unknown)}; it has: {', '.join(sorted(self.prices))}"
             )
 
 
@@ -146,9 +141,7 @@ def _check_counts(counts: Mapping[str, float]) -> None:
     for total, parts in PARTS.items():
         charged = [part for part in parts if counts.get(part)]
         if counts.get(total) and charged:
-            raise UsageError(
-                f"{total} is the sum that {', '.join(charged)} are parts of; count one or the other"
-            )
+            raise UsageError(f"{total} is the sum that {', '.join(charged)} are parts of; count one or the other")
 
 
 def list_profiles() -> list[str]:

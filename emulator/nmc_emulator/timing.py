@@ -143,9 +143,7 @@ def analyse(program: Program) -> Timing:
         levels = [level for where, level, _, _ in adds if where == d]
         first.append(min(levels, default=max(read)[0]))
         last.append(max(read)[0])
-        need = ring_needed(
-            first[d], last[d], program.ticks_per_step, program.timesteps, program.interval
-        )
+        need = ring_needed(first[d], last[d], program.ticks_per_step, program.timesteps, program.interval)
         if dendrite.ring < need:
             _fail(
                 program,

@@ -13,8 +13,8 @@ import numpy as np
 
 from nmc_compiler.program.model import Program
 
-from .layout import Axon, Layout
 from .counters import Counters
+from .layout import Axon, Layout
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,7 @@ def classify(program: Program, layout: Layout, population: int, segments: np.nda
         for y0, y1 in zip(ys[:-1].tolist(), ys[1:].tolist(), strict=True):
             for x0, x1 in zip(xs[:-1].tolist(), xs[1:].tolist(), strict=True):
                 tile, core, _ = next(q for q in sources if _holds(q[2], c, y0, x0))
-                rows = tuple(
-                    i for i, a in enumerate(axons) if a.src_tile == tile and _holds(boxes[i], c, y0, x0)
-                )
+                rows = tuple(i for i, a in enumerate(axons) if a.src_tile == tile and _holds(boxes[i], c, y0, x0))
                 cell[s, y0:y1, x0:x1] = builder.of(core, axons, rows)
     axon_rows = [r for rows in builder.axons for r in rows]
     return Classes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -17,8 +18,9 @@ from nmc_compiler.mapping import find_problems, map_program
 from nmc_compiler.mapping.resources import RESOURCES, core_usage, limits
 from nmc_compiler.program.model import Conv, Dynamic, Program
 from nmc_compiler.target import Target
+from nmc_emulator import run
 
-SETTINGS = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+SETTINGS = settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 SEEDS = st.integers(0, 10**6)
 
 
@@ -271,12 +273,22 @@ def test_usage_equals_a_count_neuron_by_neuron(seed):
     assert all((used <= limits(target)[name]).all() for name, used in usage.items())
 
 
-def test_most_random_netlists_map():
-    """The properties above are not vacuous, and several tiles share cores in them."""
-    done = [d for d in map(mapped, range(40)) if d is not None]
-    assert len(done) >= 30
-    assert sum(len(p.mapping.tiles) for p, _ in done) > 3 * len(done)
-    assert sum(len(p.mapping.cores) for p, _ in done) < sum(len(p.mapping.tiles) for p, _ in done)
+def test_the_properties_are_not_vacuous(thirty):
+    """Most random netlists fit, layers are cut, and tiles share cores."""
+    tiles = sum(len(p.mapping.tiles) for p, _ in thirty)
+    assert tiles > 3 * len(thirty)
+    assert sum(len(p.mapping.cores) for p, _ in thirty) < tiles
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_running_from_the_tables_computes_the_netlist(thirty, number):
+    """Tick by tick from tiles and axons, and layer by layer from the netlist: the same codes everywhere."""
+    program = thirty[number][0]
+    images = np.random.default_rng(number).random((2, *program.input_shape)).astype(np.float32)
+    ticks, layers = (run(program, images, engine=engine, record="all") for engine in ("ticks", "layers"))
+    assert np.array_equal(ticks.logits_int, layers.logits_int)
+    for name, codes in layers.codes.items():
+        assert np.array_equal(codes, ticks.codes[name])
 
 
 # --- mutations ----------------------------------------------------------------------------------------------
@@ -284,8 +296,6 @@ def test_most_random_netlists_map():
 
 def mutate(program: Program, rng: np.random.Generator) -> tuple[str, Program]:
     """One damaged row in one table; boxes stay inside their arrays so that only the checker can tell."""
-    from dataclasses import replace
-
     mapping = program.mapping
     kind = str(rng.choice(["drop axon", "twice axon", "shrink axon", "drop piece", "shrink piece", "grow piece"]))
     name = "axons" if kind.endswith("axon") else "pieces"
@@ -306,12 +316,16 @@ def mutate(program: Program, rng: np.random.Generator) -> tuple[str, Program]:
     return kind, replace(program, mapping=replace(mapping, **{name: table}))
 
 
+@pytest.fixture(scope="module")
+def thirty() -> list[tuple[Program, Target]]:
+    found = [done for done in map(mapped, range(40)) if done is not None]
+    assert len(found) >= 30
+    return found[:30]
+
+
 @pytest.mark.parametrize("seed", range(150))
-def test_a_damaged_row_is_noticed(seed):
-    done = mapped(seed % 30)
-    if done is None:
-        pytest.skip("this netlist does not fit this target")
-    program, target = done
+def test_a_damaged_row_is_noticed(thirty, seed):
+    program, target = thirty[seed % 30]
     kind, broken = mutate(program, np.random.default_rng(seed))
     if all(np.array_equal(getattr(broken.mapping, t), getattr(program.mapping, t)) for t in ("axons", "pieces")):
         return  # a piece that is the whole dendrite already cannot grow

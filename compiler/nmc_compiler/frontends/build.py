@@ -16,9 +16,7 @@ BN_EPS = Attr(1e-5, "family")  # torch.nn.BatchNorm default; a state_dict does n
 class FamilyBuilder:
     """A GraphBuilder that takes its arrays from a state_dict and remembers which keys were used."""
 
-    def __init__(
-        self, name: str, tensors: dict[str, np.ndarray], config: ModelConfig, timesteps: int, **flags: bool
-    ):
+    def __init__(self, name: str, tensors: dict[str, np.ndarray], config: ModelConfig, timesteps: int, **flags: bool):
         self.state, self.config = tensors, config
         self.graph = GraphBuilder(name, timesteps, "float", **flags)
         self.used: set[str] = set()
@@ -36,12 +34,12 @@ class FamilyBuilder:
             raise FrontendError(f"tensor '{key}' has shape {tuple(array.shape)}, expected {want}")
         if not array.size:
             raise FrontendError(f"tensor '{key}' has shape {tuple(array.shape)}: it is empty")
+        if array.dtype.kind not in "fiu":
+            raise FrontendError(f"tensor '{key}' has dtype {array.dtype}; weights are real numbers")
         self.used.add(key)
         return array
 
-    def _ref(
-        self, key: str, shape: tuple[int | None, ...] | None = None, to: tuple[int, ...] | None = None
-    ) -> Attr:
+    def _ref(self, key: str, shape: tuple[int | None, ...] | None = None, to: tuple[int, ...] | None = None) -> Attr:
         array = self.take(key, shape)
         return Attr(self.graph.tensor(key, array if to is None else array.reshape(to)), "checkpoint")
 
@@ -150,9 +148,7 @@ class FamilyBuilder:
 
     def mean_positions(self, x: str) -> str:
         _, h, w = self.graph.nodes[x].type.shape
-        return self.graph.add(
-            "scale", self.graph.add("sum_positions", x), factor=Attr(1.0 / (h * w), "family")
-        )
+        return self.graph.add("scale", self.graph.add("sum_positions", x), factor=Attr(1.0 / (h * w), "family"))
 
     def finish(self, dead: dict[str, str]) -> tuple[Graph, list[str]]:
         """The graph and notes on dead tensors; unknown keys are refused. ``dead``: key suffix -> why."""
@@ -200,11 +196,7 @@ def ratio(hidden: int, width: int) -> int | float:
 
 def count_blocks(tensors: dict[str, np.ndarray], prefix: str) -> int:
     """Number of consecutive ``prefix.0.``, ``prefix.1.``, ... in the keys."""
-    found = {
-        int(k.split(".")[1]) for k in tensors if k.startswith(prefix + ".") and k.split(".")[1].isdigit()
-    }
+    found = {int(k.split(".")[1]) for k in tensors if k.startswith(prefix + ".") and k.split(".")[1].isdigit()}
     if found != set(range(len(found))):
-        raise FrontendError(
-            f"checkpoint has '{prefix}.N' for N = {sorted(found)}; blocks must count up from 0"
-        )
+        raise FrontendError(f"checkpoint has '{prefix}.N' for N = {sorted(found)}; blocks must count up from 0")
     return len(found)

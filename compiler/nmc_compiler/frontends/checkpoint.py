@@ -26,9 +26,7 @@ class Imported:
     checkpoint_sha256: str
 
 
-def import_checkpoint(
-    path: str | Path, config: str | Path | None = None, family: str | None = None
-) -> Imported:
+def import_checkpoint(path: str | Path, config: str | Path | None = None, family: str | None = None) -> Imported:
     """Read a checkpoint (.pt, .pth, .safetensors) and build its float graph.
 
     The config is the given file, else one stored in the checkpoint, else the one found beside it.
@@ -77,9 +75,7 @@ def _family(checkpoint: Checkpoint, settings: ModelConfig, given: str | None) ->
             raise UsageError(f"unknown family '{named}'; known: {', '.join(FAMILIES)}")
         if named not in matching:
             missing = next(k for k in FAMILIES[named].KNOWN if k not in keys)
-            raise FrontendError(
-                f"{checkpoint.path} is not a {named} checkpoint: it has no tensor '{missing}'"
-            )
+            raise FrontendError(f"{checkpoint.path} is not a {named} checkpoint: it has no tensor '{missing}'")
         return named
     if len(matching) != 1:
         sample = ", ".join(list(checkpoint.tensors)[:4])

@@ -77,26 +77,21 @@ class ModelConfig:
         """A finite positive number, with its evidence."""
         got = self.value(key)
         if not isinstance(got, (int, float)) or isinstance(got, bool) or not 0 < got < math.inf:
-            raise FrontendError(
-                f"config '{key}' must be a number > 0, got {reprlib.repr(got)} ({self.source})"
-            )
+            raise FrontendError(f"config '{key}' must be a number > 0, got {reprlib.repr(got)} ({self.source})")
         return self.get(key)
 
     def flag(self, key: str) -> bool:
         """A true/false setting; absent means false."""
         got = self.value(key) if self.has(key) else False
         if not isinstance(got, bool):
-            raise FrontendError(
-                f"config '{key}' must be true or false, got {reprlib.repr(got)} ({self.source})"
-            )
+            raise FrontendError(f"config '{key}' must be true or false, got {reprlib.repr(got)} ({self.source})")
         return got
 
     def agree(self, key: str, inferred: Any, how: str) -> ModelConfig:
         """Cross-check a value that shapes tell; where the config is silent the inferred one is taken."""
         if key in self.values and self.value(key) != inferred:
             raise FrontendError(
-                f"config says {key} = {reprlib.repr(self.value(key))}, but {how} says {inferred!r} "
-                f"({self.source})"
+                f"config says {key} = {reprlib.repr(self.value(key))}, but it is {inferred!r} by {how} ({self.source})"
             )
         self.asked.add(key)
         return ModelConfig({**self.values, key: Attr(inferred, "checkpoint")}, self.source, self.asked)
@@ -112,9 +107,7 @@ def read_config(path: Path) -> ModelConfig:
     except (OSError, UnicodeDecodeError) as error:
         raise FrontendError(f"cannot read config {path}: {error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise FrontendError(
-            f"config {path} is not valid {path.suffix.lstrip('.') or 'YAML'}: {error}"
-        ) from error
+        raise FrontendError(f"config {path} is not valid {path.suffix.lstrip('.') or 'YAML'}: {error}") from error
     return parse_config(data, f"config {path}")
 
 

@@ -98,17 +98,13 @@ def _block(b: FamilyBuilder, x: str, p: str, heads: int) -> str:
 
 def _attention(b: FamilyBuilder, x: str, p: str, heads: int) -> str:
     """SDSA-1: mask = LIF_1/2(sum over tokens of k*v); o = q*mask."""
+    if f"{p}.talking_heads.weight" in b.state:
+        b.config.agree("num_heads", axis(b.state, f"{p}.talking_heads.weight", 0, 3), f"{p}.talking_heads.weight")
     channels = b.graph.nodes[x].type.shape[0]
     if channels % heads:
         raise FrontendError(f"num_heads = {heads} does not divide embed_dims = {channels}")
-    if f"{p}.talking_heads.weight" in b.state:
-        b.config.agree(
-            "num_heads", axis(b.state, f"{p}.talking_heads.weight", 0, 3), f"{p}.talking_heads.weight"
-        )
     s = b.lif(x, f"{p}.shortcut_lif")
-    q, k, v = (
-        b.lif(b.conv_bn(s, f"{p}.{n}_conv", f"{p}.{n}_bn", out=channels), f"{p}.{n}_lif") for n in "qkv"
-    )
+    q, k, v = (b.lif(b.conv_bn(s, f"{p}.{n}_conv", f"{p}.{n}_bn", out=channels), f"{p}.{n}_lif") for n in "qkv")
     counts = b.graph.add("map", b.graph.add("mul", k, v, name=f"{p}.kv"), mode="reduce")
     mask = b.lif(counts, f"{p}.talking_heads_lif", "attn_threshold", "heads", heads)
     masked = b.graph.add("mul", q, mask, name=f"{p}.qkv")
@@ -117,9 +113,7 @@ def _attention(b: FamilyBuilder, x: str, p: str, heads: int) -> str:
 
 def _mlp(b: FamilyBuilder, x: str, p: str) -> str:
     h = b.conv_bn(b.lif(x, f"{p}.fc1_lif"), f"{p}.fc1_conv", f"{p}.fc1_bn", bias=True)
-    if (
-        b.graph.nodes[h].type.shape == b.graph.nodes[x].type.shape
-    ):  # mlp_ratios = 1: the authors' inner residual
+    if b.graph.nodes[h].type.shape == b.graph.nodes[x].type.shape:  # mlp_ratios = 1: the authors' inner residual
         h = x = b.graph.add("add", x, h)
     width = b.graph.nodes[x].type.shape[0]
     h = b.conv_bn(b.lif(h, f"{p}.fc2_lif"), f"{p}.fc2_conv", f"{p}.fc2_bn", bias=True, out=width)

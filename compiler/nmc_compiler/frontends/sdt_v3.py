@@ -35,9 +35,7 @@ def configure(tensors: dict[str, np.ndarray], config: ModelConfig) -> ModelConfi
     hidden, width = axis(tensors, FC1, 0, 3), axis(tensors, FC1, 1, 3)
     config = config.agree("mlp_ratios", ratio(hidden, width), FC1)
     if config.integer("T") != 1:
-        raise FrontendError(
-            f"config says T = {config.value('T')}; the sdt_v3 base model has no time axis (T = 1)"
-        )
+        raise FrontendError(f"config says T = {config.value('T')}; the sdt_v3 base model has no time axis (T = 1)")
     return config
 
 
@@ -76,7 +74,7 @@ def _sep_conv(b: FamilyBuilder, x: str, p: str) -> str:
     h = b.conv_bn(_spike(b, x, f"{p}.spike1"), f"{p}.pwconv1.0", f"{p}.pwconv1.1")
     groups = b.graph.nodes[h].type.shape[0]
     h = b.conv_bn(
-        _spike(b, h, f"{p}.spike2"), f"{p}.dwconv.0", f"{p}.dwconv.1", pad=kernel // 2, groups=groups
+        _spike(b, h, f"{p}.spike2"), f"{p}.dwconv.0", f"{p}.dwconv.1", pad=kernel // 2, groups=groups, out=groups
     )
     out = b.graph.nodes[x].type.shape[0]
     h = b.conv_bn(_spike(b, h, f"{p}.spike3"), f"{p}.pwconv2.0", f"{p}.pwconv2.1", out=out)

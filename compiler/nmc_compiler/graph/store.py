@@ -94,5 +94,5 @@ def _read_tensors(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
             return {key: file.get_tensor(key) for key in file.keys()}, metadata.get(_DIGEST)  # noqa: SIM118
     except OSError as error:
         raise ArtefactError(f"cannot read {path}: {error.strerror or error}") from error
-    except SafetensorError as error:
-        raise ArtefactError(f"{path} is not a whole safetensors file: {error}") from error
+    except (SafetensorError, TypeError) as error:  # TypeError: a dtype that NumPy lacks
+        raise ArtefactError(f"{path} is not a whole safetensors file of NumPy arrays: {error}") from error

@@ -23,6 +23,7 @@ class Reader:
     node_id: str
     leaves: list[Leaf]
     private: bool = False
+    neurons: set[str] = field(default_factory=set)  # what it is read for: itself, or those behind a transfer
 
 
 @dataclass
@@ -36,11 +37,11 @@ class Group:
 
 def group_dendrites(leaves: Leaves, neurons: list[tuple[str, str]], share: bool) -> list[Group]:
     """Dendrites for ``neurons`` (id, node id of the current read); ``share`` False gives each reader its own."""
-    readers = {n: Reader(n, leaves.levels[n], node, leaves.of(node), not share) for n, node in neurons}
+    readers = {n: Reader(n, leaves.levels[n], node, leaves.of(node), not share, {n}) for n, node in neurons}
     while True:
         every = _with_transfers(leaves, list(readers.values()))
         groups = _groups(every)
-        broken = {r.id.split("<")[0] for g in groups for r in g.readers if _reads_too_much(r, g)}
+        broken = set().union(*(r.neurons for g in groups for r in g.readers if _reads_too_much(r, g)))
         if not broken:
             return groups
         for name in broken:
@@ -49,19 +50,22 @@ def group_dendrites(leaves: Leaves, neurons: list[tuple[str, str]], share: bool)
 
 def _with_transfers(leaves: Leaves, readers: list[Reader]) -> list[Reader]:
     """Add a reader for each transfer leaf; a leaf shared by several readers is one transfer, at the first's level."""
-    every = list(readers)
+    every = {r.id: r for r in readers}
     pending = list(readers)
     while pending:
-        found: dict[str, Reader] = {}
-        for reader in pending:
-            for leaf in (x for x in reader.leaves if x.kind == "transfer"):
-                owner = f"{reader.id}<{leaf.key}" if reader.private else f"<{leaf.key}"
-                known = found.get(owner)
-                level = reader.level if known is None else min(known.level, reader.level)
-                found[owner] = Reader(owner, level, leaf.reads, leaves.of(leaf.reads), reader.private)
-        pending = [r for r in found.values() if r.id not in {e.id for e in every}]
-        every += pending
-    return every
+        reader = pending.pop(0)
+        for leaf in (x for x in reader.leaves if x.kind == "transfer"):
+            owner = f"{reader.id}<{leaf.key}" if reader.private else f"<{leaf.key}"
+            known = every.get(owner)
+            if known is None:
+                known = Reader(owner, reader.level, leaf.reads, leaves.of(leaf.reads), reader.private)
+            elif reader.level >= known.level and reader.neurons <= known.neurons:
+                continue
+            known.level = min(known.level, reader.level)
+            known.neurons |= reader.neurons
+            every[owner] = known
+            pending.append(known)  # what it reads must be there as early
+    return list(every.values())
 
 
 def _groups(readers: list[Reader]) -> list[Group]:

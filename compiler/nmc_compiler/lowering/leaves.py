@@ -6,7 +6,7 @@ A leaf is one projection (conv2d, map, attn), the host's current, or an in-core 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from nmc_compiler.errors import LoweringError
@@ -27,10 +27,11 @@ class Leaf:
     reads: str = ""  # node id of a transfer's input expression
     mode: Literal["maxpool", "sum"] = "maxpool"
     rshift: int = 0
+    copy: int = 0  # a node that a sum holds twice is two contributions
 
     @property
     def key(self) -> str:
-        return f"{self.node.id}{'+sum' if self.collapse else ''}"
+        return f"{self.node.id}{'+sum' if self.collapse else ''}{f'#{self.copy}' if self.copy else ''}"
 
 
 KINDS = {"conv2d": "conv", "map": "map", "attn": "attn", "host_conv2d": "host"}
@@ -56,7 +57,7 @@ class Leaves:
         """Leaves whose sum is the value of ``node_id``."""
         node = self.by_id[node_id]
         if node.op == "add":
-            return [leaf for operand in node.operands for leaf in self.of(operand)]
+            return _numbered([leaf for operand in node.operands for leaf in self.of(operand)])
         if node.op in KINDS:
             return [Leaf(KINDS[node.op], node)]  # type: ignore[arg-type]
         if node.op == "rshift":
@@ -76,7 +77,7 @@ class Leaves:
     def _summed(self, node: Node) -> list[Leaf]:
         if not self._collapses(node):
             return [Leaf("transfer", node, reads=node.operands[0], mode="sum")]
-        return [Leaf("conv", leaf.node, collapse=True) for leaf in self.of(node.operands[0])]
+        return [replace(leaf, collapse=True) for leaf in self.of(node.operands[0])]
 
     def _collapses(self, node: Node) -> bool:
         """Whether a sum over positions can be taken by the projections themselves."""
@@ -106,3 +107,14 @@ class Leaves:
         if node_id not in self.levels:
             raise LoweringError(f"'{label(self.by_id[node_id])}' feeds a projection but emits no events")
         return node_id
+
+
+def _numbered(leaves: list[Leaf]) -> list[Leaf]:
+    """The same leaves with equal ones told apart, counted in order."""
+    seen: dict[str, int] = {}
+    out = []
+    for leaf in leaves:
+        plain = replace(leaf, copy=0)
+        out.append(replace(leaf, copy=seen.get(plain.key, 0)))
+        seen[plain.key] = out[-1].copy + 1
+    return out

@@ -42,6 +42,40 @@ def lower(graph: Graph, target: Target, options: CompileOptions) -> Program:
     check_acyclic(graph)
     if graph.numbers != "int":
         raise LoweringError(f"graph '{graph.name}' is not an integer graph; run the passes first")
+    if options.residual != "auto":
+        return _lower(graph, target, options)
+    plain = _attempt(graph, target, replace(options, residual="duplicate"))
+    shared = _attempt(graph, target, replace(options, residual="stream"))
+    if isinstance(shared, LoweringError):
+        if isinstance(plain, LoweringError):
+            raise shared
+        return plain
+    if isinstance(plain, LoweringError) or not _rests_on_documents(plain):
+        return shared
+    return plain if synaptic_work(plain) <= 2 * synaptic_work(shared) else shared
+
+
+def _attempt(graph: Graph, target: Target, options: CompileOptions) -> Program | LoweringError:
+    try:
+        return _lower(graph, target, options)
+    except LoweringError as error:
+        return error
+
+
+def _rests_on_documents(program: Program) -> bool:
+    return all(f["evidence"] != "assumed" for f in program.meta["features"])
+
+
+def synaptic_work(program: Program) -> int:
+    """Weights times source positions over all convolutions: SynOps of one timestep with every input active."""
+    work = 0
+    for conv in program.convs:
+        _, h, w = program.populations[conv.src].shape
+        work += conv.weight.size * h * w
+    return work
+
+
+def _lower(graph: Graph, target: Target, options: CompileOptions) -> Program:
     netlist = _Netlist(graph, target, options)
     program = netlist.program()
     features = check_features(program, target)

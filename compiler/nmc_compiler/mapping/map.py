@@ -20,7 +20,7 @@ from nmc_compiler.mapping.route import route
 from nmc_compiler.mapping.tables import axon_table, piece_table, tile_table
 from nmc_compiler.mapping.traffic import Rates, rate_maps, traffic_matrix
 from nmc_compiler.program.facts import target_facts
-from nmc_compiler.program.model import Conv, Map, Mapping, Program
+from nmc_compiler.program.model import Conv, Map, Mapping, Population, Program
 from nmc_compiler.program.validate import validate_program
 from nmc_compiler.target import Target
 
@@ -37,13 +37,14 @@ def map_program(
     ``chips``: how many may be used, or "auto" for the fewest. ``rates``: events per neuron and
     timestep by population name (see `traffic.rate_maps`), the weights of placement. The same
     arguments give the same mapping. Raises CapacityError where the network does not fit,
-    LoweringError where it needs what the target lacks, UsageError for bad options.
+    LoweringError where codes are too wide for the target's events, UsageError for bad options.
     """
     if chips != "auto":
         target.mesh.extent(_whole_number(chips))
     program = dataclasses.replace(program, mapping=None, target={})
     validate_program(program)
-    _require_features(program, target)
+    _require_payload(program, target)
+    _require_tables(program, target)
     _require_delays(program, target)
     rate_maps(program, rates)
     program = dataclasses.replace(program, target=target_facts(target))
@@ -85,7 +86,7 @@ def _place_and_check(
             {name: (int(used[core]), top[name]) for name, used in usage.items()} for core in range(len(cores))
         ),
         placement=placement,
-        routes=route(traffic, cores, target.mesh.extent(mapping.chips)),
+        routes=route(traffic, cores, target, mapping.chips),
         check=check_mapping(program, target),
         measured_rates=rates is not None,
     )
@@ -104,44 +105,50 @@ def _chips_needed(cores: int, target: Target, chips: int | Literal["auto"]) -> i
     top = target.mesh.chips_max.value
     allowed = (top or needed) if chips == "auto" else chips
     if needed > allowed:
+        have, plural = allowed * target.mesh.cores, allowed > 1
         way_out = (
             f"Give --chips {needed} (or auto)"
             if top is None or needed <= top
             else f"{target.name} has {top} chips at most: use a target with {cores} cores"
         )
         raise CapacityError(
-            f"the network needs {cores} cores, but {allowed} chip{'s' * (allowed > 1)} of {target.name} "
-            f"have {allowed * target.mesh.cores} (cores {cores}/{allowed * target.mesh.cores}). {way_out}"
+            f"the network needs {cores} cores, but {allowed} chip{'s' if plural else ''} of {target.name} "
+            f"{'have' if plural else 'has'} {have} (cores {cores}/{have}). {way_out}"
         )
     return needed if chips == "auto" else chips
 
 
-def _require_features(program: Program, target: Target) -> None:
-    """LoweringError for the first thing in the netlist that the target says it cannot do."""
-    rings = [d.name for d in program.dendrites if d.ring > 1]
-    graded = [p.name for p in program.populations if p.payload_bits > 0 and p.model != "input"]
-    used = {
-        "dynamic_synapse": [d.name for d in program.dynamics],
-        "current_pool": [t.name for t in program.transfers if t.mode == "maxpool" and t.kernel != (1, 1)],
-        "stream_accumulator": rings,
-        "multi_level_neuron": [p.name for p in program.populations if p.model == "levels"],
-        "graded_spikes": graded,
-        "graded_input": [program.populations[h.population].name for h in program.host_codes],
-        "conv_synapses": [c.name for c in program.convs if c.weight.shape[:2] != (1, 1)],
-    }
-    for feature, users in used.items():
-        if users and not getattr(target.features, feature).supported:
-            raise LoweringError(
-                f"{users[0]!r} needs the feature {feature}, which target {target.name} does not have "
-                f"({len(users)} such in the network); choose another target or another lowering"
-            )
+def _require_payload(program: Program, target: Target) -> None:
+    """LoweringError where a population's codes are wider than what the target's events carry."""
     widest = max(program.populations, key=lambda p: p.payload_bits)
     top = target.core.payload_bits.value
     if widest.payload_bits > top:
         raise LoweringError(
-            f"{widest.name!r} sends codes of {widest.payload_bits} bits, but {target.name} carries {top}; "
+            f"{widest.name!r} sends codes of {widest.payload_bits} bits, but events of {target.name} carry {top}; "
             "choose another target or another lowering"
         )
+
+
+def _require_tables(program: Program, target: Target) -> None:
+    """CapacityError where an entry of a dynamic table could outgrow its memory."""
+    top = 2**target.packing.table_entry_bits.value - 1
+    for item in program.dynamics:
+        k, other = (program.populations[i] for i in (item.k, item.v if item.order == "kv" else item.q))
+        terms = k.shape[1] * k.shape[2] if item.order == "kv" else k.shape[0] // item.heads
+        largest = terms * largest_code(k) * largest_code(other)
+        if largest > top:
+            raise CapacityError(
+                f"attention {item.name!r}: a table entry can reach {largest}, but {target.name} keeps "
+                f"{target.packing.table_entry_bits.value} bits ({largest}/{top}). Use the other order of the "
+                "product, fewer tokens or code levels, or a target with wider table entries"
+            )
+
+
+def largest_code(population: Population) -> int:
+    """Largest code that an unsigned population can emit."""
+    if population.thresholds is not None:
+        return int(population.thresholds.shape[1])
+    return max(1, 2**population.payload_bits - 1)
 
 
 def _require_delays(program: Program, target: Target) -> None:

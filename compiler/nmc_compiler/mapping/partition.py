@@ -162,13 +162,11 @@ def _advice(net: Netlist, cluster: Cluster, number: int, used: int) -> str:
     larger = f"use a target with at least {used} {resource} per core"
     ring = max(net.program.dendrites[d].ring for d in cluster.dendrites)
     if resource == "neuron_groups" and len(cluster.populations) > net.limits[number]:
-        return f"Cut the residual stream with relays, so that fewer populations read each part, or {larger}"
+        return f"Compile with --residual duplicate, so that each population has accumulators of its own, or {larger}"
     if resource == "neuron_groups":
         return f"Give the layer one threshold instead of one per channel, or {larger}"
     if number == MEMORY and ring > 1:
-        return (
-            f"Cut the residual stream ({ring} timesteps alive at once) with relays (residual mode relay), or {larger}"
-        )
+        return f"Compile with --residual duplicate instead of one stream ({ring} timesteps alive at once), or {larger}"
     if cluster.whole_maps:
         return f"Attention and sums keep all positions of a channel on one core: use fewer tokens, or {larger}"
     return larger[0].upper() + larger[1:]

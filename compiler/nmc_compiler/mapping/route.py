@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nmc_compiler.target import Target
+
 
 @dataclass(frozen=True)
 class RouteReport:
@@ -39,19 +41,25 @@ class RouteReport:
         return max((float(a.max()) for a in (self.east, self.west, self.south, self.north) if a.size), default=0.0)
 
 
-def distances(cores: np.ndarray) -> np.ndarray:
-    """Hops between any two cores, int64 [n, n]; `cores` is the table of a mapping."""
-    x, y = cores[:, 1].astype(np.int64), cores[:, 2].astype(np.int64)
+def on_mesh(cores: np.ndarray, target: Target) -> np.ndarray:
+    """Router (x, y) of each core on the mesh that all chips make; int64 [n, 2] from a table of cores."""
+    chip, x, y = cores[:, :3].astype(np.int64).T
+    return np.column_stack([chip * target.mesh.routers.value[0] + x, y])
+
+
+def distances(at: np.ndarray) -> np.ndarray:
+    """Hops between any two cores at routers `at` [n, 2]; int64 [n, n]."""
+    x, y = at.T
     return np.abs(x[:, None] - x[None, :]) + np.abs(y[:, None] - y[None, :])
 
 
-def route(traffic: np.ndarray, cores: np.ndarray, extent: tuple[int, int]) -> RouteReport:
-    """Route `traffic` [n, n] between `cores` over a mesh of `extent` (x, y) routers."""
+def route(traffic: np.ndarray, cores: np.ndarray, target: Target, chips: int) -> RouteReport:
+    """Route `traffic` [n, n] (packets per timestep) between `cores` (table of a mapping) over `chips` chips."""
     src, dst = np.nonzero(traffic)
     load = traffic[src, dst]
-    place = cores.astype(np.int64)
-    (xs, ys), (xd, yd) = place[src, 1:3].T, place[dst, 1:3].T
-    wide, high = extent
+    at, chip = on_mesh(cores, target), cores[:, 0].astype(np.int64)
+    (xs, ys), (xd, yd) = at[src].T, at[dst].T
+    wide, high = target.mesh.extent(chips)
     east, west = _links(ys, xs, xd, load, high, wide)  # along x in the source's row
     south, north = (a.T for a in _links(xd, ys, yd, load, wide, high))  # along y in the target's column
     far = (xs != xd) | (ys != yd)
@@ -60,7 +68,7 @@ def route(traffic: np.ndarray, cores: np.ndarray, extent: tuple[int, int]) -> Ro
         local_packets=float(load[~far].sum()),
         hops_x=float((load * np.abs(xs - xd)).sum()),
         hops_y=float((load * np.abs(ys - yd)).sum()),
-        crossings=float((load * np.abs(place[src, 0] - place[dst, 0])).sum()),
+        crossings=float((load * np.abs(chip[src] - chip[dst])).sum()),
         east=east,
         west=west,
         south=south,

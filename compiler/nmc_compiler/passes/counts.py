@@ -9,9 +9,11 @@ import numpy as np
 
 from nmc_compiler.errors import LoweringError
 from nmc_compiler.graph import Node, label
+from nmc_compiler.graph.types import Kind
 from nmc_compiler.passes.gates import input_gain
 
 GRAIN = 6  # vth and currents are in units of 2^6 membrane units
+ROUNDING = 2.0**-21  # a few units in the last place of float32, in which models are trained: closer is a tie
 
 
 @dataclass(frozen=True)
@@ -27,54 +29,125 @@ class CountNeuron:
     remark: str = ""
 
 
+@dataclass(frozen=True)
+class CountBound:
+    """Largest count at a neuron: ``tables`` attention products, each saturated, plus ``fixed`` from maps."""
+
+    tables: int
+    fixed: int
+
+    def of(self, saturate: int) -> int:
+        return self.tables * saturate + self.fixed
+
+
+def count_bound(node: Node, by_id: dict[str, Node]) -> CountBound:
+    """What the leaves below a current of counts can sum to."""
+    if node.op == "attn":
+        return CountBound(1, 0)
+    if node.op == "map":
+        source = by_id[node.operands[0]].type
+        top = 1 if source.kind is Kind.SPIKE else (1 << source.bits) - 1
+        window = {"reduce": source.shape[1:], "window": node.attr("kernel")}.get(node.attr("mode"), (1, 1))
+        return CountBound(0, top * math.prod(window))
+    parts = [count_bound(by_id[i], by_id) for i in node.operands]
+    times = math.prod(by_id[node.operands[0]].type.shape[1:]) if node.op == "sum_positions" else 1
+    return CountBound(times * sum(p.tables for p in parts), times * sum(p.fixed for p in parts))
+
+
 def decay_constant(node: Node) -> tuple[int, bool]:
     """12-bit dv for (1 - 1/tau), and whether it is exact."""
     exact = 4096.0 / float(node.attr("tau"))
     return int(round(exact)), exact == round(exact)
 
 
-def lif_on_counts(node: Node, step: float, timesteps: int, vth_max: int) -> CountNeuron:
+def check_neuron(node: Node) -> None:
+    """Refuse what the integer neurons have not: other resets, thresholds or gains that are not above 0."""
+    if node.op == "lif" and node.attr("reset") != "hard":
+        raise LoweringError(f"neuron '{label(node)}' has reset '{node.attr('reset')}'; profile loihi2 resets hard")
+    gain, theta = float(node.attr("gain", 1.0)), 1.0
+    if node.op == "lif":
+        theta = float(node.attr("theta")) - float(node.attr("v_reset", 0.0))
+    if node.op in ("lif", "multilevel") and (gain <= 0 or theta <= 0):
+        raise LoweringError(
+            f"neuron '{label(node)}' has a threshold {theta:g} above its reset and an input gain of {gain:g}; "
+            f"both must be above 0 on this target"
+        )
+
+
+def or_on_counts(node: Node, bound: CountBound, current_max: int) -> CountNeuron:
+    """Any count fires (models.md, fact E1): V = 2*count against a threshold of 1."""
+    _room(node, bound.of(1), 1, current_max)
+    return CountNeuron(1, 1, vth=1)
+
+
+def lif_on_counts(node: Node, step: float, timesteps: int, bound: CountBound, current_max: int) -> CountNeuron:
     """Fire where W = lambda*W + count reaches K = theta/(kappa*step) (models.md, fact E2).
 
     For lambda = 2^-j, W is a multiple of 2^-j(T-1); with counts scaled by that power every potential lies on the
     64-grain, and W >= K is V > vth << 6 with vth = ceil(K * 2^shift) - 1.  Counts only add, and from
-    K on one count fires whatever v was, so saturating at or above K changes nothing.
+    K on one count fires whatever v was, so saturating there changes nothing.
     """
-    if node.attr("reset") != "hard" or node.attr("v_reset", 0.0) != 0.0:
+    if node.attr("v_reset", 0.0) != 0.0:
         raise LoweringError(
-            f"neuron '{label(node)}' reads counts with reset {node.attr('reset')!r}; only hard to 0 is lowered"
+            f"neuron '{label(node)}' reads counts and resets to {node.attr('v_reset'):g}; only 0 is lowered"
         )
     k = float(node.attr("theta")) / (input_gain(node) * step)
     dv, dv_exact = decay_constant(node)
     keep = 1.0 - dv / 4096.0
-    halvings = 0 if keep == 0 else -math.log2(keep)
-    wanted = int(round(halvings)) * (timesteps - 1) if halvings == round(halvings) else 2 * (timesteps - 1)
-    room = int(math.floor(math.log2(vth_max / max(k, 1.0))))
-    if room < 0:
-        raise LoweringError(
-            f"neuron '{label(node)}' fires at a count of {k:g}, above the largest threshold {vth_max} of the target"
-        )
-    shift = max(0, min(wanted, room))
-    scaled = k * 2**shift
-    vth = math.ceil(scaled) - 1 if node.attr("compare") == "ge" else math.floor(scaled)
-    exact = dv_exact and halvings == round(halvings) and shift >= wanted
+    halvings = 0.0 if keep == 0 else -math.log2(keep)
+    grid = dv_exact and halvings == round(halvings)
+    wanted = int(round(halvings)) * (timesteps - 1) if grid else 2 * (timesteps - 1)
+    first = _first_above(k, node.attr("compare"))
+    shift = min(wanted, _room(node, bound.of(first) + first, 0, current_max))
+    scaled, tie = _settled(k * 2**shift)
+    exact = grid and shift >= wanted and (not tie or _short(step, node.attr("theta"), node.attr("gain", 1.0)))
     remark = (
         ""
         if exact
         else f"potentials within 2^-{shift} of the threshold {k:g} may differ (wanted {wanted} fraction bits)"
     )
-    return CountNeuron(shift, vth_max >> shift, vth, dv, exact=exact, remark=remark)
+    return CountNeuron(shift, first, _first_above(scaled, node.attr("compare")) - 1, dv, exact=exact, remark=remark)
 
 
-def levels_on_counts(node: Node, step: float, vth_max: int) -> CountNeuron:
+def levels_on_counts(node: Node, step: float, bound: CountBound, current_max: int) -> CountNeuron:
     """Smallest count of each level of round(clamp(count*step*gain, 0, D)) (models.md, fact E6)."""
     factor = step * float(node.attr("gain", 1.0))
-    firsts = tuple(_first_count(n, factor, node.attr("rounding")) for n in range(1, node.attr("levels") + 1))
-    if firsts[-1] > vth_max:
+    levels = range(1, node.attr("levels") + 1)
+    firsts = tuple(_first_count(n, factor, node.attr("rounding")) for n in levels)
+    _room(node, bound.of(firsts[-1]), 0, current_max)
+    ties = [n for n in levels if _settled((n - 0.5) / factor)[1] and not _short(factor)]
+    remark = f"the count at which level {ties[0]} starts depends on how {factor:g} is rounded" if ties else ""
+    thresholds = tuple(c << GRAIN for c in firsts)
+    return CountNeuron(0, firsts[-1], thresholds=thresholds, exact=not ties, remark=remark)
+
+
+def _room(node: Node, largest: int, least: int, current_max: int) -> int:
+    """Largest shift at which that count stays in its register."""
+    room = (current_max // max(largest, 1)).bit_length() - 1
+    if room < least:
         raise LoweringError(
-            f"neuron '{label(node)}' reaches its last level at a count of {firsts[-1]}, above {vth_max}"
+            f"neuron '{label(node)}' reads counts up to {largest}, which shifted by {least} exceed the "
+            f"{current_max} of this target's current register"
         )
-    return CountNeuron(0, vth_max, thresholds=tuple(c << GRAIN for c in firsts))
+    return room
+
+
+def _first_above(k: float, compare: str) -> int:
+    """Smallest whole number that is >= k, or > k."""
+    k, _ = _settled(k)
+    return math.ceil(k) if compare == "ge" else math.floor(k) + 1
+
+
+def _settled(k: float) -> tuple[float, bool]:
+    """A number within float32 rounding of a whole one is that whole one, a tie."""
+    near = float(round(k))
+    tie = abs(k - near) <= ROUNDING * max(abs(k), 1.0)
+    return (near, True) if tie else (k, False)
+
+
+def _short(*values: float) -> bool:
+    """Whether all have so few mantissa bits that products with counts are exact in float32."""
+    return all(abs(math.frexp(float(v))[0]) * 2**8 % 1 == 0 for v in values)
 
 
 def _first_count(level: int, factor: float, rounding: str) -> int:

@@ -25,7 +25,7 @@ class DistributeSums:
         nodes: list[Node] = []
         for node in graph:
             if node.op == "conv2d" and by_id[node.operands[0]].type.is_event:
-                nodes += _distributed(node, by_id, report)
+                nodes += _distributed(graph, node, by_id, report)
             elif node.op in ("add", "sum_positions") and node.type.is_event:
                 continue  # its readers are convolutions (checked below) and have been rewritten
             else:
@@ -54,12 +54,25 @@ def _terms(node: Node, by_id: dict[str, Node]) -> list[tuple[str, bool]]:
     return [(node.id, False)]
 
 
-def _distributed(conv: Node, by_id: dict[str, Node], report: ConversionReport) -> list[Node]:
+def _check_pointwise(graph: Graph, conv: Node) -> None:
+    """W*sum_n(s[n]) = sum_n(W*s[n]) only where W sees one position at a time and leaves none out."""
+    kernel = graph.tensors[conv.attr("weight").key].shape[2:]
+    stride, pad = conv.attr("stride", (1, 1)), conv.attr("pad", (0, 0))
+    if (kernel, stride, pad) != ((1, 1), (1, 1), (0, 0)):
+        raise LoweringError(
+            f"convolution '{label(conv)}' reads a sum over positions with kernel {kernel}, stride {stride} and pad "
+            f"{pad}; only a plain 1x1 convolution can be moved in front of the sum"
+        )
+
+
+def _distributed(graph: Graph, conv: Node, by_id: dict[str, Node], report: ConversionReport) -> list[Node]:
     terms = _terms(by_id[conv.operands[0]], by_id)
     if terms == [(conv.operands[0], False)]:
         return [conv]
     if conv.attr("bias") is not None:
         raise LoweringError(f"convolution '{label(conv)}' still has a bias; run hoist-bias before distribute-sums")
+    if any(summed for _, summed in terms):
+        _check_pointwise(graph, conv)
     report.add("distribute-sums", label(conv), terms=[label(by_id[i]) for i, _ in terms])
     out: list[Node] = []
     tops = []

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from nmc_compiler.errors import LoweringError
-from nmc_compiler.graph import Graph, Node, Ref, label, rebuild
+from nmc_compiler.graph import Graph, Node, label, rebuild
 from nmc_compiler.graph.ops_linear import bn_affine
-from nmc_compiler.passes.base import derived, redirect
+from nmc_compiler.passes.base import redirect, stored
 from nmc_compiler.passes.report import ConversionReport
 
 
@@ -25,13 +25,15 @@ class FoldBatchNorm:
         folded: dict[str, Node] = {}
         gone: dict[str, str] = {}
         for bn in (n for n in graph if n.op == "batch_norm"):
-            conv = folded.get(bn.operands[0], by_id[bn.operands[0]])
-            if conv.op != "conv2d" or len(users[conv.id]) != 1:
+            source = by_id[bn.operands[0]]
+            conv = by_id[gone.get(source.id, source.id)]
+            if conv.op != "conv2d" or len(users[source.id]) != 1:
                 raise LoweringError(
-                    f"batch norm '{label(bn)}' follows {conv.op} '{label(conv)}' with {len(users[conv.id])} reader(s); "
-                    f"it can be folded only into a convolution that nothing else reads"
+                    f"batch norm '{label(bn)}' follows {source.op} '{label(source)}' with {len(users[source.id])} "
+                    f"reader(s); it can be folded only into a convolution that nothing else reads"
                 )
-            folded[conv.id] = _fold(graph, conv, bn, tensors)
+            conv = folded.get(conv.id, conv)
+            folded[conv.id] = _fold(graph, conv, bn, tensors)  # behind another batch norm (RepConv) it folds too
             gone[bn.id] = conv.id
             report.add(self.name, label(conv), batch_norm=label(bn), change="folded into weight and bias")
         nodes = [folded.get(n.id, n) for n in graph if n.id not in gone]
@@ -40,10 +42,9 @@ class FoldBatchNorm:
 
 def _fold(graph: Graph, conv: Node, bn: Node, tensors: dict[str, np.ndarray]) -> Node:
     scale, offset = bn_affine(lambda key: graph.tensor(bn, key), bn.attr("eps"))
-    weight, bias = graph.tensor(conv, "weight"), graph.tensor(conv, "bias")
-    assert weight is not None
-    key = f"{label(conv)}.folded"
-    tensors[f"{key}.weight"] = weight.astype(np.float64) * scale[:, None, None, None]
-    tensors[f"{key}.bias"] = (0.0 if bias is None else bias.astype(np.float64)) * scale + offset
-    refs = {"weight": derived(Ref(f"{key}.weight")), "bias": derived(Ref(f"{key}.bias"))}
-    return replace(conv, attrs={**conv.attrs, **refs})
+    weight, bias = (tensors[conv.attr(k).key] if k in conv.attrs else np.zeros(1) for k in ("weight", "bias"))
+    folded = {
+        "weight": weight.astype(np.float64) * scale[:, None, None, None],
+        "bias": bias.astype(np.float64) * scale + offset,
+    }
+    return conv.with_attrs(**{k: stored(tensors, f"{label(conv)}.folded.{k}", v) for k, v in folded.items()})

@@ -13,8 +13,8 @@ from typing import ClassVar
 import numpy as np
 
 from nmc_compiler.errors import LoweringError
-from nmc_compiler.graph import Graph, Kind, Node, Ref, label, rebuild
-from nmc_compiler.passes.base import derived, redirect
+from nmc_compiler.graph import Graph, Kind, Node, label, rebuild
+from nmc_compiler.passes.base import derived, redirect, stored
 from nmc_compiler.passes.report import ConversionReport
 
 
@@ -45,6 +45,10 @@ def _fold_rings(graph: Graph, report: ConversionReport) -> Graph:
         value, bias = graph.tensor(ring, "value"), graph.tensor(first, "bias")
         if not np.allclose(value, 0.0 if bias is None else bias, rtol=1e-6, atol=1e-12):  # type: ignore[arg-type]
             raise LoweringError(f"pad '{label(ring)}' is not what '{label(first)}' gives for zero input; not folded")
+        if readers[0].attr("pad", (0, 0)) != (0, 0):
+            raise LoweringError(
+                f"'{label(readers[0])}' pads '{label(ring)}', which is a pad itself, with zeros; not folded"
+            )
         second = readers[0].with_attrs(pad=ring.attrs["pad"])
         nodes = [second if n.id == second.id else n for n in graph if n.id != ring.id]
         bare = rebuild(graph, redirect(nodes, {ring.id: first.id}))
@@ -67,12 +71,11 @@ def _fold_pair(graph: Graph, first: Node, second: Node, report: ConversionReport
         )
     weight, bias = _product(graph, first, second, ring)
     key, tensors = f"{label(second)}.joined", dict(graph.tensors)
-    tensors[f"{key}.weight"], tensors[f"{key}.bias"] = weight, bias
     geometry = first if _is_pointwise(graph, second) else second
     attrs = {k: v for k, v in geometry.attrs.items() if k in ("stride", "pad", "dilation")}
     attrs |= {
-        "weight": derived(Ref(f"{key}.weight")),
-        "bias": derived(Ref(f"{key}.bias")),
+        "weight": stored(tensors, f"{key}.weight", weight),
+        "bias": stored(tensors, f"{key}.bias", bias),
         "groups": derived(1),
     }
     joined = replace(second, inputs=first.inputs, attrs=attrs)

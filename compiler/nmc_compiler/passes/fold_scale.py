@@ -10,7 +10,7 @@ import numpy as np
 from nmc_compiler.errors import LoweringError
 from nmc_compiler.graph import Graph, Node, Ref, label, rebuild
 from nmc_compiler.graph.analysis import is_neuron
-from nmc_compiler.passes.base import derived, redirect
+from nmc_compiler.passes.base import derived, redirect, stored
 from nmc_compiler.passes.report import ConversionReport
 
 
@@ -61,18 +61,17 @@ def _scaled_conv(graph: Graph, conv: Node, factor: np.ndarray, tensors: dict[str
     for key in ("weight", "bias"):
         array = graph.tensor(conv, key)
         if array is not None:
-            name = f"{label(conv)}.scaled.{key}"
-            tensors[name] = array.astype(np.float64) * factor.reshape(-1, *([1] * (array.ndim - 1)))
-            out[key] = derived(Ref(name))
+            scaled = array.astype(np.float64) * factor.reshape(-1, *([1] * (array.ndim - 1)))
+            out[key] = stored(tensors, f"{label(conv)}.scaled.{key}", scaled)
     return replace(conv, attrs={**conv.attrs, **out})
 
 
 def _with_gain(graph: Graph, neuron: Node, factor: float, tensors: dict[str, np.ndarray]) -> Node:
     """(x*f + b)*g = (x + b/f)*(f*g): the bias of the neuron is kept in units of its new input."""
+    if factor == 0.0:
+        raise LoweringError(f"neuron '{label(neuron)}' reads a current times 0: it hears nothing; remove it")
     node = neuron.with_attrs(gain=derived(neuron.attr("gain", 1.0) * factor))
     bias = graph.tensor(neuron, "bias")
-    if bias is not None:
-        key = f"{label(neuron)}.rescaled.bias"
-        tensors[key] = bias.astype(np.float64) / factor
-        node = node.with_attrs(bias=derived(Ref(key)))
-    return node
+    if bias is None:
+        return node
+    return node.with_attrs(bias=stored(tensors, f"{label(neuron)}.rescaled.bias", bias.astype(np.float64) / factor))

@@ -36,7 +36,7 @@ class RecogniseGates:
 def count_step(graph: Graph, node: Node, by_id: dict[str, Node]) -> float | None:
     """g where the current is always n*g with whole n >= 0; None where it need not be."""
     if node.op == "map":
-        return 1.0
+        return 1.0 / event_norm(by_id[node.operands[0]], by_id)
     if node.op == "attn":
         return float(node.attr("scale", 1.0)) / (
             event_norm(by_id[node.operands[0]], by_id)

@@ -11,9 +11,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from nmc_compiler.graph import Graph, Kind, Node, Ref, label, rebuild
+from nmc_compiler.errors import LoweringError
+from nmc_compiler.graph import Graph, Kind, Node, label, rebuild
 from nmc_compiler.graph.analysis import is_neuron
-from nmc_compiler.passes.base import derived, drop_attrs
+from nmc_compiler.passes.base import drop_attrs, stored
 from nmc_compiler.passes.report import ConversionReport
 
 
@@ -41,11 +42,9 @@ def _with_bias(graph: Graph, node: Node, total: np.ndarray, tensors: dict, repor
     if own is not None:
         total = total + own.astype(np.float64)
     if not total.any():
-        return node
-    key = f"{label(node)}.bias"
-    tensors[key] = total
+        return drop_attrs(node, "bias")  # also where its own and those before it cancel
     report.add("hoist-bias", label(node), largest=float(np.abs(total).max()))
-    return node.with_attrs(bias=derived(Ref(key)))
+    return node.with_attrs(bias=stored(tensors, f"{label(node)}.bias", total))
 
 
 def _bias(graph: Graph, node: Node, by_id: dict[str, Node], memo: dict[str, np.ndarray]) -> np.ndarray:
@@ -59,10 +58,17 @@ def _compute(graph: Graph, node: Node, by_id: dict[str, Node], memo: dict[str, n
     if node.type.kind is not Kind.CURRENT:
         return zero
     if node.op == "conv2d":
+        source = by_id[node.operands[0]]
+        if source.type.kind is Kind.CURRENT:
+            raise LoweringError(f"'{label(node)}' convolves the current of '{label(source)}'; run fold-convs before")
         bias = graph.tensor(node, "bias")
         return zero if bias is None else bias.astype(np.float64)
     if node.op in ("attn", "map"):
         return zero
+    if node.op not in ("add", "maxpool2d", "sum_positions"):
+        raise LoweringError(
+            f"no bias passes through {node.op} '{label(node)}'; run the folding passes before hoist-bias"
+        )
     parts = [_bias(graph, by_id[i], by_id, memo) for i in node.operands]
     if node.op == "sum_positions":
         _, h, w = by_id[node.operands[0]].type.shape

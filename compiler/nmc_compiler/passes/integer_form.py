@@ -91,7 +91,12 @@ class IntegerForm:
             {**node.attrs, "mode": derived("window"), "shift": derived(1)},
             node.type,
         )
-        return [window, self._gate(node, window.id, 1, "pool", node.name or f"{label(source)}.pool")]
+        return [window, self._gate(node, window.id, 1, "pool", node.name or self._pool_name(node, source))]
+
+    def _pool_name(self, node: Node, source: Node) -> str:
+        """After what is pooled; a second pool of it is told apart by its node."""
+        first = next(n for n in self.graph if n.op == "maxpool2d" and not n.name and n.operands == node.operands)
+        return f"{label(source)}.pool" + ("" if first is node else f".{node.id}")
 
     def _int_mul(self, node: Node) -> list[Node]:
         """AND: two one-to-one synapses of weight 2 against a threshold of 3."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from nmc_compiler.graph import Graph
 from nmc_compiler.graph.verify import verify
 from nmc_compiler.options import CompileOptions
-from nmc_compiler.passes.base import Pass
+from nmc_compiler.passes.base import Pass, refuse_lags
 from nmc_compiler.passes.distribute import DistributeSums
 from nmc_compiler.passes.drop_dead import DropDead
 from nmc_compiler.passes.fold_batch_norm import FoldBatchNorm
@@ -23,8 +23,8 @@ from nmc_compiler.target import Target
 PASSES: tuple[type, ...] = (
     DropDead,
     FoldBatchNorm,
+    FoldScale,  # before FoldConvs: a LayerScale may stand between two convolutions
     FoldConvs,
-    FoldScale,
     HoistBias,
     DistributeSums,
     RecogniseGates,
@@ -40,6 +40,7 @@ def passes_for(target: Target, options: CompileOptions) -> list[Pass]:
     quantize = Quantize(
         weight_bits=core.weight_bits.value,
         weight_exp_max=core.weight_exp.value[1],
+        rshift_max=-core.weight_exp.value[0],
         bias_mant_bits=core.bias_mant_bits.value,
         bias_exp_max=core.bias_exp.value[1],
         vth_bits=core.vth_bits.value,
@@ -62,6 +63,7 @@ def compile_graph(
 ) -> Graph:
     """Run every pass; ``observer(pass name, graph after it, seconds)`` is called after each."""
     verify(graph)
+    refuse_lags(graph)
     for step in passes_for(target, options):
         start = time.perf_counter()
         graph = step.apply(graph, report)

@@ -14,9 +14,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nmc_compiler.errors import LoweringError
+from nmc_compiler.errors import LoweringError, UsageError
 from nmc_compiler.graph import Graph, Kind, Node, label, rebuild
-from nmc_compiler.passes.counts import CountNeuron, decay_constant, levels_on_counts, lif_on_counts
+from nmc_compiler.graph.ops_linear import MAX_SHIFT
+from nmc_compiler.passes.counts import (
+    CountNeuron,
+    check_neuron,
+    count_bound,
+    decay_constant,
+    levels_on_counts,
+    lif_on_counts,
+    or_on_counts,
+)
 from nmc_compiler.passes.gates import count_step, event_norm, input_gain
 from nmc_compiler.passes.integer_form import GRAIN, IntegerForm
 from nmc_compiler.passes.report import ConversionReport
@@ -24,6 +33,7 @@ from nmc_compiler.passes.scales import ScaleClass, WeightRange, best_scale, scal
 
 HOST_FRACTION_BITS = 16  # the host reads its input as x * 2^16
 HOST_WEIGHT_BITS = 22
+HOST_SUM_BITS = 29  # of the weights of one output, so that 64 bits hold every sum
 CANDIDATES = 96
 
 
@@ -34,6 +44,7 @@ class Quantize:
     name: ClassVar[str] = "quantize"
     weight_bits: int = 8
     weight_exp_max: int = 7
+    rshift_max: int = 8  # -1 times the least weight exponent
     bias_mant_bits: int = 13
     bias_exp_max: int = 7
     vth_bits: int = 17
@@ -81,6 +92,10 @@ class _Quantizer:
     def run(self) -> Graph:
         if self.options.input_encoding not in ("host-current", "graded8"):
             raise LoweringError(f"unknown input encoding '{self.options.input_encoding}'; known: host-current, graded8")
+        if not self.options.input_range[0] < self.options.input_range[1]:
+            raise UsageError(f"input range {self.options.input_range} is empty; give its least and largest value")
+        if not 2 <= self.options.weight_bits <= 8:
+            raise LoweringError(f"target has weights of {self.options.weight_bits} bits; nmc quantises to 2 to 8 bits")
         for cls in scale_classes(self.graph):
             if cls.is_counts:
                 self._plan_counts(cls)
@@ -110,7 +125,9 @@ class _Quantizer:
                 f"counts of '{label(cls.counts[0])}' have {len(steps)} different steps and {len(cls.readers)} "
                 f"reader(s); one of each is lowered"
             )
-        reader, step = cls.readers[0], float(steps.pop() or 0.0)
+        reader, step = cls.readers[0], steps.pop()
+        if step is None or step <= 0:
+            raise LoweringError(f"counts of '{label(cls.counts[0])}' are scaled by {step}; a factor above 0 is lowered")
         plan = self._count_plan(reader, step)
         self.plans[reader.id] = plan
         for leaf in cls.counts:
@@ -123,12 +140,15 @@ class _Quantizer:
     def _count_plan(self, reader: Node, step: float) -> CountNeuron:
         if reader.attr("bias") is not None:
             raise LoweringError(f"neuron '{label(reader)}' reads counts and has a bias; not lowered")
+        check_neuron(reader)
+        bound = count_bound(self.by_id[reader.operands[0]], self.by_id)
+        most = min(self.options.current_max, self.options.vth_max)
         if reader.attr("role") == "or":
-            return CountNeuron(1, self.options.current_max >> 1, vth=1, dv=4096)
+            return or_on_counts(reader, bound, most)
         if reader.op == "lif":
-            return lif_on_counts(reader, step, self.graph.timesteps, self.options.vth_max)
+            return lif_on_counts(reader, step, self.graph.timesteps, bound, most)
         if reader.op == "multilevel":
-            return levels_on_counts(reader, step, self.options.vth_max)
+            return levels_on_counts(reader, step, bound, most)
         raise LoweringError(f"{reader.op} '{label(reader)}' reads counts; only lif and multilevel are lowered")
 
     # ---- weighted currents ----
@@ -138,6 +158,11 @@ class _Quantizer:
         weight = self.graph.tensor(conv, "weight")
         assert weight is not None
         return weight.astype(np.float64) / self._source_norm(conv)
+
+    def _weight_key(self, conv: Node) -> str:
+        """Convolutions with one key hold the same integers: the same weights per code of their source."""
+        norm = self._source_norm(conv)
+        return conv.attr("weight").key + ("" if norm == 1.0 else f"/{norm:g}")
 
     def _source_norm(self, conv: Node) -> float:
         source = self.by_id[conv.operands[0]]
@@ -149,29 +174,30 @@ class _Quantizer:
         lo, hi = self.options.input_range
         return 255.0 / hi if lo >= 0 else 127.0 / max(-lo, hi)
 
-    def _top(self, node: Node) -> float:
+    def _span(self, node: Node) -> tuple[float, float]:
+        """Least and largest code of an event, or value of the input."""
         if node.op == "input":
+            norm = self._input_scale() if self.options.input_encoding == "graded8" else 1.0
             lo, hi = self.options.input_range
-            return max(abs(lo), abs(hi)) * self._source_norm_of_input()
+            return min(lo, 0.0) * norm, max(hi, 0.0) * norm
         if node.type.kind is Kind.SPIKE:
-            return 1.0
-        return float(node.attr("levels")) if node.op == "multilevel" else float((1 << node.type.bits) - 1)
-
-    def _source_norm_of_input(self) -> float:
-        return self._input_scale() if self.options.input_encoding == "graded8" else 1.0
+            return 0.0, 1.0
+        return 0.0, float(node.attr("levels")) if node.op == "multilevel" else float((1 << node.type.bits) - 1)
 
     def _plan_weighted(self, cls: ScaleClass) -> None:
         graded = cls.hosts if self.options.input_encoding == "graded8" else []
         convs = cls.convs + graded
-        weights = {n.attr("weight").key: self._real_weight(n) for n in convs}
+        for reader in cls.readers:
+            check_neuron(reader)
+        weights = {self._weight_key(n): self._real_weight(n) for n in convs}
         scale = self._choose_scale(list(weights.values()), self._threshold_unit(cls), self._class_limit(cls))
         shifts = {r.id: self._reader_shift(r, scale) for r in cls.readers}
         bins = self._channel_bins(cls, list(weights.values()), scale, shifts)
         for conv in convs:
-            self.plans[conv.id] = self._plan_conv(conv, weights[conv.attr("weight").key], scale, bins, cls)
+            self.plans[conv.id] = self._plan_conv(conv, weights[self._weight_key(conv)], scale, bins, cls)
         for host in cls.hosts:
             if host.id not in self.plans:
-                self.plans[host.id] = self._plan_host(host, scale * 2.0**bins)
+                self.plans[host.id] = self._plan_host(host, scale * 2.0**bins, cls)
         for reader in cls.readers:
             self.plans[reader.id] = self._plan_reader(reader, scale / 2 ** shifts[reader.id], shifts[reader.id], bins)
 
@@ -211,9 +237,10 @@ class _Quantizer:
         return 1.0
 
     def _class_limit(self, cls: ScaleClass) -> float:
-        """Largest scale: accumulators stay in their register, and so does every reader that cannot shift."""
+        """Largest scale: accumulators stay in their register, and so does every reader behind its shift."""
         limits = [self.options.accumulator_max / max(float(self._bound(r).max()), 1e-12) for r in cls.readers]
-        return min(limits + [float(self._reader_limit(r).min()) for r in cls.readers if not self._can_shift(r)])
+        shifts = {r.id: self.options.rshift_max if self._can_shift(r) else 0 for r in cls.readers}
+        return min(limits + [float(self._reader_limit(r).min()) * 2.0 ** shifts[r.id] for r in cls.readers])
 
     def _can_shift(self, reader: Node) -> bool:
         """A reader alone at its input may take it shifted right (a negative weight exponent, after summation)."""
@@ -222,8 +249,9 @@ class _Quantizer:
     def _reader_limit(self, reader: Node) -> np.ndarray:
         """Largest scale per channel [C] at which bias and threshold fit their fields and the current its register.
 
-        A shared residual stream is allowed ``headroom`` times its static bound, which supposes every input at
-        its most harmful value at once; what overflows at run time is counted and reported.
+        A shared sum of several projections (a residual stream) is allowed ``headroom`` times its static bound,
+        which supposes every input at its most harmful value at once; what overflows at run time is counted and
+        reported.
         """
         limit = np.full(reader.type.shape[0], np.inf)
         bias = self.graph.tensor(reader, "bias")
@@ -234,12 +262,13 @@ class _Quantizer:
             theta = float(reader.attr("theta")) - float(reader.attr("v_reset", 0.0))
             limit = np.minimum(limit, self.options.vth_max * input_gain(reader) / theta)
         steps = self.graph.timesteps if reader.op == "readout" else 1
-        headroom = 1.0 if self._can_shift(reader) else self.options.headroom
+        single = self.by_id[reader.operands[0]].op == "conv2d"
+        headroom = 1.0 if single or self._can_shift(reader) else self.options.headroom
         return np.minimum(limit, headroom * self.options.current_max / np.maximum(self._bound(reader) * steps, 1e-12))
 
     def _bound(self, reader: Node) -> np.ndarray:
         """Largest |current + bias| of each channel, statically, [C], in units of the trained model."""
-        bound = static_bound(self.graph, self.by_id[reader.operands[0]], self._real_weight, self._top)
+        bound = static_bound(self.graph, self.by_id[reader.operands[0]], self._real_weight, self._span)
         bias = self.graph.tensor(reader, "bias")
         return bound + (0.0 if bias is None else np.abs(bias))
 
@@ -252,7 +281,9 @@ class _Quantizer:
             top = min(finest, coarsest, limit)
         else:
             top = min(4096.0 / unit, limit)
-        hi = max(int(top * unit), 1)
+        hi = int(top * unit)
+        if hi < 1:
+            return top
         lo = max(hi // 2, 1)
         grid = np.unique(np.linspace(lo, hi, min(CANDIDATES, hi - lo + 1)).astype(np.int64)) / unit
         return best_scale(weights, grid, allowed) if largest else float(grid[-1])
@@ -262,7 +293,7 @@ class _Quantizer:
     ) -> dict[str, Any]:
         gain = (2.0**bins)[:, None, None, None]
         mantissa, shift = self.options.weights.quantise(weight * gain, scale)
-        key = f"{conv.attr('weight').key}@{cls.index}"
+        key = f"{self._weight_key(conv)}@{cls.index}"
         self.tensors.setdefault(key, mantissa)
         error = mantissa.astype(np.float64) * (2.0**shift / scale) / gain - weight
         power = math.sqrt(float(np.mean(weight**2))) or 1.0
@@ -274,11 +305,14 @@ class _Quantizer:
         )  # fmt: skip
         return {"key": key, "shift": shift}
 
-    def _plan_host(self, host: Node, scale: np.ndarray) -> dict[str, Any]:
+    def _plan_host(self, host: Node, scale: np.ndarray, cls: ScaleClass) -> dict[str, Any]:
         """``scale`` [C] synaptic units per unit of the model's current."""
         weight = self._real_weight(host) * scale[:, None, None, None]
-        bits = HOST_WEIGHT_BITS - max(0, math.ceil(math.log2(max(float(np.abs(weight).max(initial=0.0)), 1e-9))))
-        key = f"{host.attr('weight').key}@host"
+        rows = np.abs(weight).reshape(len(weight), -1)
+        largest, total = (max(float(r.max()), 1e-300) for r in (rows, rows.sum(axis=1)))
+        bits = min(HOST_WEIGHT_BITS - math.ceil(math.log2(largest)), HOST_SUM_BITS - math.ceil(math.log2(total)))
+        bits = min(bits, MAX_SHIFT - HOST_FRACTION_BITS)
+        key = f"{host.attr('weight').key}@{cls.index}.host"
         self.tensors[key] = np.rint(weight * 2.0**bits).astype(np.int32)
         self.tensors[f"{key}.bias"] = np.zeros(weight.shape[0], np.int64)
         self.report.add(
@@ -296,6 +330,7 @@ class _Quantizer:
         if bias is not None and bias.any():
             plan["bias"], facts = self._quantise_bias(reader, bias.astype(np.float64) * scale * GRAIN)
         bound = float((self._bound(reader) * scale).max())
+        piled = bound * self._pile(reader)
         if reader.op == "lif":
             facts |= self._plan_lif(reader, scale, plan)
         elif reader.op == "multilevel":
@@ -303,18 +338,27 @@ class _Quantizer:
             facts["thresholds"] = np.unique(plan["thresholds"], axis=0).tolist()
         self.report.add(
             "quantize", label(reader), kind=reader.op, scale=base, rshift=rshift, static_bound=bound,
-            current_max=self.options.current_max, can_overflow=bool(bound > self.options.current_max), **facts,
+            current_max=self.options.current_max, can_overflow=bool(piled > self.options.current_max), **facts,
         )  # fmt: skip
         return plan
 
+    def _pile(self, reader: Node) -> float:
+        """How many times its largest current a membrane potential can come to within T timesteps."""
+        if reader.op == "multilevel":
+            return 1.0
+        keep = 1.0 - 1.0 / float(reader.attr("tau")) if reader.op == "lif" else 1.0
+        return sum(keep**t for t in range(self.graph.timesteps))
+
     def _plan_lif(self, reader: Node, scale: np.ndarray, plan: dict[str, Any]) -> dict[str, Any]:
-        if reader.attr("reset") != "hard":
-            raise LoweringError(
-                f"neuron '{label(reader)}' has reset '{reader.attr('reset')}'; profile loihi2 resets hard"
-            )
         theta = float(reader.attr("theta")) - float(reader.attr("v_reset", 0.0))
         wanted = scale * theta / input_gain(reader)
-        vth = np.maximum(np.rint(wanted), 0).astype(np.int32)
+        vth = np.rint(wanted).astype(np.int32)
+        if vth.min() < 1:
+            bound = float((self._bound(reader) * scale / wanted).max())
+            raise LoweringError(
+                f"threshold of '{label(reader)}' would be {wanted.min():.2g} units of its current, whose largest value "
+                f"is {bound:.3g} thresholds and fills the register; retrain with smaller weights before this neuron"
+            )
         dv, exact = decay_constant(reader)
         plan |= {"vth": vth, "dv": dv}
         return {
@@ -327,7 +371,8 @@ class _Quantizer:
         levels = np.arange(1, reader.attr("levels") + 1)
         z = (levels[None, :] - 0.5) * (GRAIN * scale / float(reader.attr("gain", 1.0)))[:, None]
         excluded = (levels % 2 == 1) & (reader.attr("rounding") == "half_even")
-        table = np.where(excluded[None, :], np.floor(z) + 1, np.ceil(z)).astype(np.int32)
+        table = np.where(excluded[None, :], np.floor(z) + 1, np.ceil(z))
+        table = np.minimum(table, 1 << (self.options.state_bits - 1)).astype(np.int32)  # beyond any potential
         return table[:1] if (table == table[:1]).all() else table
 
     def _quantise_bias(self, reader: Node, bias: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:

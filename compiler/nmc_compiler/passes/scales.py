@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from nmc_compiler.graph import Graph, Kind, Node
+from nmc_compiler.errors import LoweringError
+from nmc_compiler.graph import Graph, Kind, Node, label
 from nmc_compiler.graph.analysis import is_neuron
 
 JOINING = ("add", "maxpool2d", "sum_positions")
@@ -42,7 +43,12 @@ def scale_classes(graph: Graph) -> list[ScaleClass]:
     by_id = graph.by_id()
     for node in graph:
         if is_neuron(node):
-            classes[root(node.operands[0])].readers.append(node)
+            source = by_id[node.operands[0]]
+            if source.type.kind is not Kind.CURRENT:
+                raise LoweringError(
+                    f"neuron '{label(node)}' reads real values ('{label(source)}'); put a convolution between"
+                )
+            classes[root(source.id)].readers.append(node)
         elif node.type.kind is Kind.CURRENT:
             cls = classes.setdefault(root(node.id), ScaleClass(len(classes)))
             if node.op == "conv2d":
@@ -106,19 +112,20 @@ def best_scale(weights: list[np.ndarray], candidates: np.ndarray, allowed: Weigh
 
 
 def static_bound(
-    graph: Graph, node: Node, real: Callable[[Node], np.ndarray], top: Callable[[Node], float]
+    graph: Graph, node: Node, real: Callable[[Node], np.ndarray], span: Callable[[Node], tuple[float, float]]
 ) -> np.ndarray:
     """Largest |current| each channel could ever reach, [C]: every input at its most harmful value.
 
-    ``real(conv)`` gives a convolution's weights per code, ``top(node)`` the largest code (or |value|) of an
-    event or input.
+    ``real(conv)`` gives a convolution's weights per code, ``span(node)`` the least (<= 0) and largest code of an
+    event or value of the input.
     """
     by_id = graph.by_id()
 
     def sides(n: Node) -> tuple[np.ndarray, np.ndarray]:
         if n.op == "conv2d":
-            w = real(n).reshape(n.type.shape[0], -1) * top(by_id[n.operands[0]])
-            return np.maximum(w, 0).sum(axis=1), np.minimum(w, 0).sum(axis=1)
+            w, (least, top) = real(n).reshape(n.type.shape[0], -1), span(by_id[n.operands[0]])
+            up, down = np.maximum(w, 0).sum(axis=1), np.minimum(w, 0).sum(axis=1)
+            return up * top + down * least, down * top + up * least
         if n.op not in JOINING:
             return np.zeros(n.type.shape[0]), np.zeros(n.type.shape[0])
         parts = [sides(by_id[i]) for i in n.operands]

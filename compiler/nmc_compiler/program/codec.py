@@ -42,9 +42,7 @@ def decode(tree: dict[str, Any], arrays: Arrays) -> model.Program:
     program = _decode(model.Program, tree, "", arrays, used)
     unused = sorted(set(arrays) - used)
     if unused:
-        raise ArtefactError(
-            f"arrays.safetensors: {len(unused)} arrays that no field names, first {ascii(unused[0])}"
-        )
+        raise ArtefactError(f"arrays.safetensors: {len(unused)} arrays that no field names, first {ascii(unused[0])}")
     return program
 
 
@@ -113,15 +111,11 @@ def _decode_record(kind: Any, value: Any, path: str, arrays: Arrays, used: set[s
         raise _wrong(path, f"an object with the fields of {kind.__name__}", value)
     for name in value:
         if name not in hints:
-            raise ArtefactError(
-                f"program.json: {_join(path, name)!a}: unknown field; was it written by another nmc?"
-            )
+            raise ArtefactError(f"program.json: {_join(path, name)!a}: unknown field; was it written by another nmc?")
     missing = [name for name in hints if name not in value]
     if missing:
         raise ArtefactError(f"program.json: {_join(path, missing[0])}: missing; the file is incomplete")
-    return kind(
-        **{name: _decode(hints[name], value[name], _join(path, name), arrays, used) for name in hints}
-    )
+    return kind(**{name: _decode(hints[name], value[name], _join(path, name), arrays, used) for name in hints})
 
 
 def _decode_tuple(args: tuple, value: Any, path: str, arrays: Arrays, used: set[str]) -> tuple:

@@ -16,9 +16,7 @@ ARRAYS_FILE = "arrays.safetensors"
 
 def canonical(tree: Any) -> bytes:
     """JSON with sorted keys, no spaces, ASCII only: equal values give equal bytes."""
-    return json.dumps(
-        tree, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-    ).encode()
+    return json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
 
 
 def digest_of(tree: dict[str, Any], arrays: bytes) -> str:

@@ -7,6 +7,7 @@ schema, digest, dtypes, shapes and every index are checked before a Program exis
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -87,7 +88,8 @@ def _write(path: Path, data: bytes) -> None:
 def _remove(files: list[Path], folders: list[Path]) -> None:
     """Undo: delete partial files, then the folders made for them, innermost first."""
     for path in files:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the first error is the one to tell
+            path.unlink()
     for folder in folders:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
@@ -146,9 +148,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise ArtefactError(f"{path}: nested deeper than {MAX_JSON_DEPTH} levels; is it the right file?")
     if not isinstance(tree, dict) or tree.get("schema") != SCHEMA:
         found = ascii(tree.get("schema"))[:60] if isinstance(tree, dict) else "no object"
-        raise ArtefactError(
-            f"{path}: schema {found}, but this nmc reads {SCHEMA!r}; compile again with this version"
-        )
+        raise ArtefactError(f"{path}: schema {found}, but this nmc reads {SCHEMA!r}; compile again with this version")
     return tree
 
 
@@ -186,11 +186,7 @@ def _array_table(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The manifest's description of the array file, with the types that reading it relies on."""
     table = tree.get("arrays")
     where = f"{folder / JSON_FILE}: arrays"
-    if (
-        not isinstance(table, dict)
-        or set(table) != {"file", "bytes", "tensors"}
-        or table["file"] != ARRAYS_FILE
-    ):
+    if not isinstance(table, dict) or set(table) != {"file", "bytes", "tensors"} or table["file"] != ARRAYS_FILE:
         raise ArtefactError(f'{where}: expected {{"file": "{ARRAYS_FILE}", "bytes": n, "tensors": {{...}}}}')
     size, tensors = table["bytes"], table["tensors"]
     if type(size) is not int or not isinstance(tensors, dict):
@@ -211,9 +207,7 @@ def _read_arrays(blob: bytes, tensors: dict[str, Any], folder: Path) -> Arrays:
     try:
         arrays = safetensors.numpy.load(blob)
     except Exception as error:  # hostile header: its own error, KeyError, MemoryError
-        raise ArtefactError(
-            f"{folder / ARRAYS_FILE}: not a safetensors file ({_first_line(error)})"
-        ) from None
+        raise ArtefactError(f"{folder / ARRAYS_FILE}: not a safetensors file ({_first_line(error)})") from None
     found = {key: {"dtype": str(array.dtype), "shape": list(array.shape)} for key, array in arrays.items()}
     for key in sorted(found.keys() | tensors.keys()):
         if found.get(key) != tensors.get(key):

@@ -259,8 +259,8 @@ class Mapping:
                        kind 0 Conv, 1 Map, 2 Dynamic (role 0 q, 1 k, 2 v).  src_tile is the tile
                        that holds the source soma; a population of model "input" has src_tile -1.
                        An event inside the box reaches the destination tile.
-    cores      [n, 4]  chip, router x, router y, index at the router.  Chips stand side by side along
-                       x in one mesh, and router x counts over all of it (chip = x // routers of a chip).
+    cores      [n, 4]  chip, router x and y on that chip, index at the router.  Chips stand side by side
+                       along x and make one mesh.
     """
 
     tiles: np.ndarray

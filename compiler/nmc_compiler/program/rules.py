@@ -24,9 +24,7 @@ def check_range(path: str, value: int, low: int, high: int) -> None:
 def check_text(path: str, text: str) -> None:
     """Names end up in terminals, file names and keys of npz files."""
     if not 1 <= len(text) <= 200 or not text.isprintable() or not text.isascii() or set(text) & set('/\\"'):
-        fail(
-            path, f"{ascii(text)[:60]} is not a name: 1 to 200 printable ASCII characters, no / \\ or quotes"
-        )
+        fail(path, f"{ascii(text)[:60]} is not a name: 1 to 200 printable ASCII characters, no / \\ or quotes")
 
 
 def check_shape(path: str, shape: tuple[int, ...]) -> None:

@@ -65,9 +65,7 @@ def check_timing(program: Program) -> None:
                 fail(writer, f"arrives at level {level}, but {dendrite.name!r} is last read at {last[index]}")
         if index in written:
             first = min(level for level, _ in written[index])
-            need = ring_needed(
-                first, last[index], program.ticks_per_step, program.timesteps, program.interval
-            )
+            need = ring_needed(first, last[index], program.ticks_per_step, program.timesteps, program.interval)
             if dendrite.ring < need:
                 fail(
                     f"{path}/ring",

@@ -23,9 +23,9 @@ def check_tables(program: Program, mapping: Mapping) -> None:
     """Raise VerifyError for the first row of a table that does not fit the netlist or the other tables."""
     for name, columns in COLUMNS.items():
         table = getattr(mapping, name)
-        if table.ndim == 2 and table.shape[0] == 0 and name == "axons":
-            continue  # a network of host currents and readouts alone has no axons
-        check_array(f"mapping/{name}", table, np.int32, (None, columns))
+        # a network of host currents and readouts alone has no axons
+        rows = 0 if name == "axons" and len(table.shape) == 2 and len(table) == 0 else None
+        check_array(f"mapping/{name}", table, np.int32, (rows, columns))
     check_range("mapping/chips", mapping.chips, 1, NUMBER_LIMIT)
     _check_cores(program, mapping)
     _check_tiles(program, mapping)
@@ -60,21 +60,19 @@ def _check_cores(program: Program, mapping: Mapping) -> None:
     mesh = program.target.get("mesh")
     if mesh is None:
         return
-    (x, y), per_router = _mesh(mesh)
-    fits = (cores[:, 1] // x == cores[:, 0]) & (cores[:, 2] < y) & (cores[:, 3] < per_router)
-    _require(fits, "cores", f"[chip, x, y, index] outside {mapping.chips} chips of {x} x {y} routers", cores)
+    x, y, per_router = _mesh(mesh)
+    fits = (cores[:, 1] < x) & (cores[:, 2] < y) & (cores[:, 3] < per_router)
+    _require(fits, "cores", f"[chip, x, y, index] outside chips of {x} x {y} routers with {per_router} cores", cores)
 
 
-def _mesh(mesh: object) -> tuple[tuple[int, int], int]:
-    """Routers [x, y] of one chip and cores per router, from the target facts."""
-    if not isinstance(mesh, dict):
-        fail("target/mesh", "expected an object with routers and cores_per_router")
-    routers = mesh.get("routers")
-    numbers = [*(routers if isinstance(routers, list) else []), mesh.get("cores_per_router")]
+def _mesh(mesh: object) -> tuple[int, int, int]:
+    """Routers x, y of one chip and cores per router, from the target facts."""
+    if not isinstance(mesh, dict) or not isinstance(mesh.get("routers"), (list, tuple)):
+        fail("target/mesh", "expected an object with routers [x, y]")
+    numbers = [*mesh["routers"], mesh.get("cores_per_router", NUMBER_LIMIT)]
     if len(numbers) != 3 or not all(type(n) is int and 1 <= n <= NUMBER_LIMIT for n in numbers):
         fail("target/mesh", "routers must be [x, y] and cores_per_router a number, all of at least 1")
-    x, y, per_router = numbers
-    return (x, y), per_router
+    return numbers[0], numbers[1], numbers[2]
 
 
 def _check_tiles(program: Program, mapping: Mapping) -> None:

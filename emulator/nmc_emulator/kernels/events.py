@@ -14,17 +14,17 @@ def list_events(window, codes, segments, width, ptr, index, value, count):
     """
     _, positions, channels = codes.shape
     graded = len(value) > 0
-    n = np.int64(ptr[window[0] * positions])
+    n = np.uint64(ptr[window[0] * positions])  # unsigned: an index that needs no check for wraparound
     for f in range(window[0], window[1]):
         for p in range(positions):
-            offset = (p % width) * channels
+            offset, row = (p % width) * channels, codes[f, p]
             for s in range(len(segments) - 1):
                 before = n
-                for c in range(segments[s], segments[s + 1]):
-                    index[n] = offset + c
+                for c in range(np.uint64(segments[s]), np.uint64(segments[s + 1])):
+                    index[n] = np.int32(c) + offset
                     if graded:
-                        value[n] = codes[f, p, c]
-                    n += codes[f, p, c] != 0
+                        value[n] = row[c]
+                    n += np.uint64(row[c] != 0)
                 count[f, s, p] = n - before
             ptr[f * positions + p + 1] = n
 
@@ -36,9 +36,9 @@ def count_events(window, codes, segments, count):
     for f in range(window[0], window[1]):
         for p in range(positions):
             for s in range(len(segments) - 1):
-                n = 0
-                for c in range(segments[s], segments[s + 1]):
-                    n += codes[f, p, c] != 0
+                n = np.int32(0)
+                for code in codes[f, p, segments[s] : segments[s + 1]]:
+                    n = np.int32(n + (code != 0))
                 count[f, s, p] = n
 
 
@@ -50,6 +50,6 @@ def sum_payloads(window, codes, segments, total):
         for p in range(positions):
             for s in range(len(segments) - 1):
                 n = np.int64(0)
-                for c in range(segments[s], segments[s + 1]):
-                    n += abs(np.int64(codes[f, p, c]))
+                for code in codes[f, p, segments[s] : segments[s + 1]]:
+                    n += abs(np.int64(code))
                 total[f, s, p] = n

@@ -42,7 +42,7 @@ def map_broadcast(window, codes, acc, gain, lag, steps):
 def map_window(window, codes, acc, geometry):
     """Sum pool: every window that contains the event. ``geometry`` as for convs."""
     channels, height, width, out_h, out_w, kh, kw = geometry[:7]
-    stride_y, stride_x, pad_y, pad_x, _, _, shift, lag, steps = geometry[7:16]
+    stride_y, stride_x, pad_y, pad_x, _, _, shift, lag, steps = geometry[7:]
     gain = 1 << shift
     for f in range(window[0], window[1]):
         if f % steps < lag:

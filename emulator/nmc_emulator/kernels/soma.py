@@ -65,34 +65,42 @@ def lif_wide(window, steps, acc, v, codes, bias, theta, dv, over):
 
 
 @njit(cache=True, nogil=True)
-def lif(window, steps, acc, v, codes, bias, theta, dv, over):
-    """LIF in 32-bit arithmetic, for |a| <= 2^24, |bias| and |theta| <= 2^29; v int32 [n].
+def _drive(a, bias):
+    """32 bits: (u + bias, whether u = a << 6 wrapped), for |a| <= 2^24 and |bias| <= 2^29."""
+    u = np.int32(a << 6)
+    turns = np.int32(np.int32(u > LIMIT) - np.int32(u <= -LIMIT))
+    return np.int32(u - (turns << 24) + bias), turns != 0
 
-    (|v| * leak) >> 12 is split into high and low 12 bits of |v|, each product below 2^31.
-    """
+
+@njit(cache=True, nogil=True)
+def _lif_row(acc, v, codes, bias, theta, leak, over):
+    wraps, clips = np.int32(0), np.int32(0)
+    for i in range(len(acc)):
+        drive, wrapped = _drive(acc[i], bias[i])
+        kept = np.int32(np.int64(abs(v[i])) * leak >> 12)
+        potential = np.int32((kept if v[i] >= 0 else np.int32(-kept)) + drive)
+        clipped = min(max(potential, np.int32(-LIMIT + 1)), np.int32(LIMIT - 1))
+        spike = clipped > theta[i]
+        codes[i] = spike
+        v[i] = np.int32(0) if spike else clipped
+        wraps = np.int32(wraps + wrapped)
+        clips = np.int32(clips + (potential != clipped))
+    over[CURRENT] += wraps
+    over[POTENTIAL] += clips
+
+
+@njit(cache=True, nogil=True)
+def lif(window, steps, acc, v, codes, bias, theta, dv, over):
+    """LIF in 32-bit arithmetic, for |a| <= 2^24, |bias| and |theta| <= 2^29; v int32 [n]."""
     n, block = acc.shape[1], len(bias)
-    low, high, leak = np.int32(-LIMIT + 1), np.int32(LIMIT), np.int32(4096 - dv)
-    wraps, clips = 0, 0
+    leak = np.int64(4096 - dv)
     for start in range(0, n, block):
         stop = min(start + block, n)
         for f in range(window[0], window[1]):
             if f % steps == 0:
                 v[start:stop] = 0
-            for i in range(start, stop):
-                u = np.int32(acc[f, i] << 6)
-                over_u = np.int32(u > high) - np.int32(u < low)
-                u = np.int32(u - (over_u << 24))
-                m = np.int32(abs(v[i]))
-                m = np.int32((m >> 12) * leak + np.int32((m & 4095) * leak >> 12))
-                x = np.int32((m if v[i] >= 0 else -m) + u + bias[i - start])
-                clipped = min(max(x, low), np.int32(high - 1))
-                spike = clipped > theta[i - start]
-                codes[f, i] = spike
-                v[i] = np.int32(0) if spike else clipped
-                wraps += over_u != 0
-                clips += x != clipped
-    over[CURRENT] += wraps
-    over[POTENTIAL] += clips
+            row, out, size = acc[f, start:stop], codes[f, start:stop], stop - start
+            _lif_row(row, v[start:stop], out, bias[:size], theta[:size], leak, over)
 
 
 @njit(cache=True, nogil=True)
@@ -113,28 +121,31 @@ def levels_wide(window, acc, codes, bias, thresholds, over):
 
 
 @njit(cache=True, nogil=True)
+def _levels_row(acc, v, codes, bias, thresholds, over):
+    wraps, clips = np.int32(0), np.int32(0)
+    for i in range(len(acc)):
+        potential, wrapped = _drive(acc[i], bias[i])
+        v[i] = min(max(potential, np.int32(-LIMIT + 1)), np.int32(LIMIT - 1))
+        wraps = np.int32(wraps + wrapped)
+        clips = np.int32(clips + (potential != v[i]))
+    codes[:] = 0
+    for level in range(thresholds.shape[0]):
+        theta = thresholds[level]
+        for i in range(len(acc)):
+            codes[i] += v[i] >= theta[i]
+    over[CURRENT] += wraps
+    over[POTENTIAL] += clips
+
+
+@njit(cache=True, nogil=True)
 def levels(window, acc, codes, bias, thresholds, v, over):
     """Level table in 32-bit arithmetic, for |a| <= 2^24 and |bias| <= 2^29. v int32 [block] is scratch."""
     n, block = acc.shape[1], len(bias)
-    low, high = np.int32(-LIMIT + 1), np.int32(LIMIT)
-    wraps, clips = 0, 0
     for f in range(window[0], window[1]):
         for start in range(0, n, block):
             stop = min(start + block, n)
-            codes[f, start:stop] = 0
-            for i in range(start, stop):
-                u = np.int32(acc[f, i] << 6)
-                over_u = np.int32(u > high) - np.int32(u < low)
-                x = np.int32(u - (over_u << 24) + bias[i - start])
-                clipped = min(max(x, low), np.int32(high - 1))
-                v[i - start] = clipped
-                wraps += over_u != 0
-                clips += x != clipped
-            for level in range(thresholds.shape[0]):
-                for i in range(start, stop):
-                    codes[f, i] += v[i - start] >= thresholds[level, i - start]
-    over[CURRENT] += wraps
-    over[POTENTIAL] += clips
+            row, out, size = acc[f, start:stop], codes[f, start:stop], stop - start
+            _levels_row(row, v[:size], out, bias[:size], thresholds[:, :size], over)
 
 
 @njit(cache=True, nogil=True)

@@ -1,0 +1,132 @@
+"""Counters of the layer engine: event counts times tables, taken right after each population."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nmc_compiler.program.model import Box, Population, Program
+
+from .counters import Counters
+from .fanout import channel_segments, fan
+from .kernels import events, tally
+from .layout import Layout
+from .loads import TickLoads
+from .memory import Ref
+from .timing import CONV, DYNAMIC, MAP, Edge, Timing, reading_role
+from .traffic import Classes, book, classify
+from .workspace import Workspace
+
+
+def _reset(window: np.ndarray, ptr: np.ndarray) -> None:
+    if window[0] == 0:
+        ptr[0] = 0
+
+
+class Counting:
+    """Adds counting steps to a workspace; ``finish`` turns their totals into tables."""
+
+    def __init__(
+        self, program: Program, layout: Layout, timing: Timing, counters: Counters, space: Workspace, loads: TickLoads
+    ) -> None:
+        self.program, self.layout, self.timing = program, layout, timing
+        self.counters, self.space, self.loads = counters, space, loads
+        self.work: list[tuple[str, int, np.ndarray, np.ndarray]] = []  # table, row, core [D], total [D]
+        self.sent: list[tuple[int, Classes, np.ndarray]] = []  # population, classes, events per class
+        self.segments: dict[int, np.ndarray] = {}
+
+    def edges(self, population: int) -> list[Edge]:
+        """Everything a population feeds."""
+        return [e for e in self.timing.edges if e.src == population]
+
+    def adds(self, e: Edge) -> bool:
+        """Whether the edge's events add to accumulators (a Dynamic's writers do not)."""
+        return e.kind != DYNAMIC or e.role == reading_role(self.program.dynamics[e.index].order)
+
+    def population(self, i: int, p: Population) -> None:
+        """List or count the events of population i; book its traffic and the work it causes."""
+        _, h, w = p.shape
+        segments = channel_segments(self.program, self.layout, i, self.edges(i))
+        self.segments[i] = segments
+        space, window = self.space, self.space.block.window
+        count = space.buffer(("count", i), (space.frames, len(segments) - 1, h * w), np.int32)
+        if any(e.kind == CONV and self.program.convs[e.index].groups == 1 for e in self.edges(i)):
+            buffers = space.events(i)
+            space.step(_reset, window, buffers[0])
+            space.step(events.list_events, window, space.codes(i), segments, w, *buffers, count)
+        else:
+            space.step(events.count_events, window, space.codes(i), segments, count)
+        self._traffic(i, p, count)
+        for e in self.edges(i):
+            if self.adds(e):
+                self._work(e, p, count)
+
+    def _traffic(self, i: int, p: Population, count: Ref) -> None:
+        classes = classify(self.program, self.layout, i, self.segments[i])
+        total, space, tables = np.zeros(len(classes.core), np.int64), self.space, self.counters.tables
+        self.sent.append((i, classes, total))
+        hist = np.zeros(len(classes.core), np.int64)
+        axons = classes.axon_start, classes.axons, classes.link_start, classes.links
+        loads = space.block.tick, p.level, self.loads.axons, self.loads.links
+        reads = tables["axon_reads"], tables["waste_events"]
+        space.step(tally.traffic, space.block.window, space.T, count, classes.cell, hist, total, *axons, *loads, *reads)
+        if not space.plain(i):
+            sums = space.buffer(("payload", i), space.shapes[count.key][0], np.int64)
+            space.step(events.sum_payloads, space.block.window, space.codes(i), self.segments[i], sums)
+            space.step(tally.payloads, space.block.window, sums, classes.cell, classes.core, tables["payload_sum"][i])
+
+    def _total(self, name: str, row: int, core: np.ndarray) -> np.ndarray:
+        total = np.zeros(len(core), np.int64)
+        self.work.append((name, row, core, total))
+        return total
+
+    def _work(self, e: Edge, p: Population, count: Ref) -> None:
+        table = fan(self.program, self.layout, e, self.segments[e.src])
+        name = ("synops_mac" if p.payload_bits else "synops_ac", "map_ops", "dyn_reads")[e.kind]
+        load = np.zeros((0, 0), np.int64) if e.kind == MAP else self.loads.synops
+        factors = table.channels, table.rows, table.columns, table.extent, table.core
+        time = p.level + e.delay, e.lag, self.space.block.tick
+        total = self._total(name, e.index, table.core)
+        window = self.space.block.window
+        self.space.step(tally.work, window, self.space.T, count, p.shape[2], *factors, *time, load, total)
+
+    def writes(self, e: Edge) -> None:
+        """Table writes of a dynamic synapse; ``e`` its reading edge."""
+        d, space = self.program.dynamics[e.index], self.space
+        pieces = self.layout.pieces[d.dst]
+        core = np.array([q.core for q in pieces], np.int64)
+        rest = core, space.block.tick, e.arrival - 1, self.loads.synops, self._total("dyn_writes", e.index, core)
+        boxes = [q.box for q in pieces]
+        if d.order == "qk":
+            codes = space.codes(d.q), space.codes(d.k)
+            held = self._held(e, boxes)
+            space.step(tally.table_writes_qk, space.block.window, *codes, d.heads, *held, *rest)
+            return
+        k, v = self.segments[d.k][:-1], self.segments[d.v][:-1]
+        heads = (
+            k * d.heads // self.program.populations[d.k].shape[0],
+            v * d.heads // self.program.populations[d.v].shape[0],
+        )
+        columns = np.array([(v >= b.c0) & (v < b.c1) for b in boxes], np.int64)
+        counts = Ref(("count", d.k)), Ref(("count", d.v))
+        space.step(tally.table_writes_kv, space.block.window, *counts, *heads, columns, *rest)
+
+    def _held(self, e: Edge, boxes: list[Box]) -> tuple[np.ndarray, np.ndarray]:
+        """Heads [D, heads] and tokens [D, N] that each tile holds (order "qk")."""
+        d = self.program.dynamics[e.index]
+        channels, height, width = self.program.dendrites[d.dst].shape
+        heads = np.zeros((len(boxes), d.heads), np.int64)
+        tokens = np.zeros((len(boxes), height, width), np.int64)
+        for i, b in enumerate(boxes):
+            heads[i, b.c0 * d.heads // channels : -(-b.c1 * d.heads // channels)] = 1
+            tokens[i, b.y0 : b.y1, b.x0 : b.x1] = 1
+        return heads, tokens.reshape(len(boxes), -1)
+
+    def finish(self) -> None:
+        """Turn the totals of the run into counter tables."""
+        tables = self.counters.tables
+        for name, row, core, total in self.work:
+            np.add.at(tables[name][row], core, total)
+        for i, classes, total in self.sent:
+            book(self.counters, self.layout, i, classes, total)
+            if self.space.plain(i):
+                tables["payload_sum"][i] += tables["events"][i]

@@ -1,0 +1,174 @@
+"""nmc compile."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from nmc.artefact import Compiled
+from nmc.cli.output import heading, print_json, tell
+from nmc.compiling import compile
+from nmc_compiler.errors import UsageError
+from nmc_compiler.graph import Graph
+from nmc_compiler.graph.text import to_text
+from nmc_compiler.passes.pipeline import PASSES
+from nmc_emulator.tables import text_table
+
+SCHEMA = "nmc.compile/1"
+
+
+def run(args: argparse.Namespace) -> int:
+    compiled = compile(
+        args.model,
+        args.target,
+        config=args.config,
+        family=args.family,
+        out=args.out,
+        chips=args.chips,
+        calib=args.calib,
+        input_encoding=args.input_encoding,
+        input_range=tuple(args.input_range),
+        residual=args.residual,
+        attn_order=args.attn_order,
+        channel_bins=args.channel_bins,
+        pipelined=args.pipelined,
+        seed=args.seed,
+        observer=_observer(args),
+    )
+    print_json(as_json(compiled)) if args.json else _print(compiled)
+    return 0
+
+
+def _observer(args: argparse.Namespace) -> Any:
+    known = {p.name for p in PASSES}  # type: ignore[attr-defined]
+    if unknown := [name for name in args.print_after if name not in known | {"all"}]:
+        raise UsageError(f"--print-after {unknown[0]}: no such pass; known: {', '.join(sorted(known))}, all")
+
+    def observe(name: str, graph: Graph, seconds: float) -> None:
+        if args.time_passes:
+            tell(f"{name:<18} {seconds:8.3f} s  {len(graph.nodes)} nodes")
+        if {name, "all"} & set(args.print_after):
+            tell(f"# after {name}", to_text(graph))
+
+    return observe
+
+
+# --- JSON -------------------------------------------------------------------------------------------------
+
+
+def as_json(compiled: Compiled) -> dict[str, Any]:
+    """What was compiled, where it is, how full the cores are, and what each pass did."""
+    program, report = compiled.program, compiled.mapping
+    assert report is not None  # compile() always maps
+    placement = report.placement
+    return {
+        "schema": SCHEMA,
+        "name": program.name,
+        "digest": compiled.digest,
+        "folder": str(compiled.folder),
+        "target": program.target["name"],
+        "chips": report.chips,
+        "cores": report.cores,
+        "utilisation": [
+            {name: {"used": used, "limit": limit} for name, (used, limit) in core.items()}
+            for core in report.utilisation
+        ],
+        "placement": {
+            "row_major": placement.row_major,
+            "greedy": placement.greedy,
+            "final": placement.final,
+            "saving": placement.saving,
+            "measured_rates": report.measured_rates,
+        },
+        "latency_ticks": (program.timesteps - 1) * program.ticks_per_step + program.depth + 1,
+        "interval_ticks": program.interval,
+        "features": program.meta["features"],
+        "conversion": compiled.conversion,
+    }
+
+
+# --- terminal ---------------------------------------------------------------------------------------------
+
+
+def _print(compiled: Compiled) -> None:
+    program, conversion = compiled.program, compiled.conversion
+    print(f"{program.name}: {len(program.populations)} populations, T = {program.timesteps}")
+    heading("Notes")
+    for note in conversion["notes"]:
+        print(f"  {note}")
+    _print_folded(conversion["entries"])
+    _print_layers(conversion["entries"])
+    _print_overflow(conversion["entries"])
+    _print_cores(compiled)
+    _print_features(compiled)
+    heading(f"Written to {compiled.folder}, digest {compiled.digest}")
+
+
+def _print_folded(entries: list[dict[str, Any]]) -> None:
+    heading("Folded and rewritten")
+    counted: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry["pass"] != "quantize":
+            counted.setdefault(entry["pass"], []).append(entry["layer"])
+    for name, layers in counted.items():
+        more = f", ... {layers[-1]}" if len(layers) > 2 else ""
+        print(f"  {name:<16} {len(layers):>3} layers: {', '.join(layers[:2])}{more}")
+
+
+def _print_layers(entries: list[dict[str, Any]]) -> None:
+    heading("Quantisation, layer by layer")
+    rows = [_layer_row(entry) for entry in entries if entry["pass"] == "quantize"]
+    head = ("layer", "kind", "scale", "shift", "threshold", "groups", "rms error", "worst error")
+    print("\n".join(text_table(head, rows)))
+
+
+def _layer_row(entry: dict[str, Any]) -> tuple[str, ...]:
+    """One line of the conversion report: numbers that a pass did not give are left out, not invented."""
+    vth, shift = entry.get("vth"), entry.get("shift", entry.get("rshift"))
+    groups = entry.get("channels_per_bin")
+    return (
+        entry["layer"],
+        str(entry.get("kind", "")),
+        _short(entry.get("scale")),
+        "" if shift is None else str(-shift if "rshift" in entry and shift else shift),
+        " ".join(map(str, vth)) if isinstance(vth, (list, tuple)) else _short(vth),
+        "" if groups is None else str(len(groups)),
+        "" if "rms_error_relative" not in entry else f"{100 * entry['rms_error_relative']:.2f}%",
+        _short(entry.get("worst_error")),
+    )
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _print_overflow(entries: list[dict[str, Any]]) -> None:
+    flagged = [e["layer"] for e in entries if e.get("can_overflow")]
+    inexact = [e["layer"] for e in entries if e.get("exact") is False]
+    if flagged:
+        print(f"  can overflow if every input is at its worst (counted at run time): {', '.join(flagged)}")
+    if inexact:
+        print(f"  counts that are not exact: {', '.join(inexact)}")
+
+
+def _print_cores(compiled: Compiled) -> None:
+    report = compiled.mapping
+    assert report is not None
+    heading("Cores")
+    print(report.summary())
+    names = list(report.utilisation[0])
+    rows = [
+        [str(core), *(f"{used}/{limit}" for used, limit in use.values())] for core, use in enumerate(report.utilisation)
+    ]
+    print("\n".join(text_table(["core", *names], rows)))
+
+
+def _print_features(compiled: Compiled) -> None:
+    features = compiled.program.meta["features"]
+    assumed = [f for f in features if f["evidence"] == "assumed"]
+    if assumed:
+        heading(f"Rests on what {compiled.program.target['name']} is only assumed to do")
+        for feature in assumed:
+            print(f"  {feature['feature']} (first used by {feature['first_use']})")

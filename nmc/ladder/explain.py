@@ -1,0 +1,210 @@
+"""What a neuron got to read: its currents and events, recomputed one neuron at a time.
+
+For a Program it walks the netlist backwards with plain loops, from recorded events, so it is a
+third opinion beside the interpreter and the kernels; slow, and only run on a mismatch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nmc_compiler.graph import Graph, Node
+from nmc_compiler.graph.interpret import interpret
+from nmc_compiler.program.model import Conv, Dynamic, HostCurrent, Map, Program, Transfer
+
+MAX_TERMS = 24
+PARAMETERS = ("theta", "tau", "v_reset", "levels", "dv", "role")
+
+# --- graphs -----------------------------------------------------------------------------------------------
+
+
+def explain_graph(graph: Graph, image: np.ndarray, layer: str, neuron: tuple[int, int, int], t: int) -> dict[str, Any]:
+    """Currents that reach a neuron of ``graph`` at timesteps 0..t, and what they are made of at t."""
+    node = next(n for n in graph if n.name == layer)
+    nodes = _behind(graph, node)
+    run = interpret(graph, image[None], values=[n.id for n in nodes])
+    read = run.values[node.operands[0]][:, 0]
+    terms = [_graph_term(n, run.values[n.id][t, 0], neuron) for n in nodes[:MAX_TERMS]]
+    c = neuron[0]
+    parameters: dict[str, Any] = {k: node.attr(k) for k in PARAMETERS if node.attr(k) is not None}
+    for key in ("vth", "bias", "thresholds"):
+        values = graph.tensor(node, key)
+        if values is not None:
+            parameters[key] = values[c if len(values) > 1 else 0].tolist()
+    return {"currents": [_plain(v) for v in read[: t + 1, *neuron]], "made_of": terms, "parameters": parameters}
+
+
+def _behind(graph: Graph, node: Node) -> list[Node]:
+    """The nodes between a neuron and the events it reads, sources of events included; nearest first."""
+    by_id = graph.by_id()
+    found: dict[str, Node] = {}
+    pending = list(node.operands)
+    while pending:
+        current = by_id[pending.pop(0)]
+        if current.id in found:
+            continue
+        found[current.id] = current
+        if not current.type.is_event and current.op != "input":
+            pending += current.operands
+    return list(found.values())
+
+
+def _graph_term(node: Node, value: np.ndarray, neuron: tuple[int, int, int]) -> dict[str, Any]:
+    term: dict[str, Any] = {"node": node.name or f"%{node.id}", "op": node.op}
+    if node.type.is_event:
+        return term | {"events": int(np.count_nonzero(value)), "of": int(value.size)}
+    inside = all(i < n for i, n in zip(neuron, value.shape, strict=True))
+    return term | ({"here": _plain(value[neuron])} if inside else {"shape": list(value.shape)})
+
+
+def _plain(value: Any) -> int | float:
+    return int(value) if isinstance(value, (int, np.integer)) else float(value)
+
+
+# --- Programs ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Codes of one image, population -> [T, C, H, W], and the image itself."""
+
+    program: Program
+    codes: dict[str, np.ndarray]
+    image: np.ndarray
+
+    def events(self, population: int, t: int) -> np.ndarray:
+        """Codes of one timestep, int64 [C, H, W]; none before the first."""
+        p = self.program.populations[population]
+        return np.zeros(p.shape, np.int64) if t < 0 else self.codes[p.name][t].astype(np.int64)
+
+
+def explain_program(reader: Reader, layer: str, neuron: tuple[int, int, int], t: int) -> dict[str, Any]:
+    """Currents that reach a neuron of a Program at timesteps 0..t, and what adds up to that at t."""
+    program = reader.program
+    p = next(p for p in program.populations if p.name == layer)
+    if p.dendrite < 0:
+        return {"currents": [], "made_of": [{"from": "host", "via": "host codes"}], "parameters": {}}
+    terms: list[dict[str, Any]] = []
+    currents = [accumulate(reader, p.dendrite, neuron, step, p.level) for step in range(t)]
+    currents.append(accumulate(reader, p.dendrite, neuron, t, p.level, terms))
+    c = neuron[0]
+    parameters: dict[str, Any] = {"model": p.model, "dv": p.dv}
+    for key in ("vth", "bias", "thresholds"):
+        values = getattr(p, key)
+        if values is not None:
+            parameters[key] = values[c if len(values) > 1 else 0].tolist()
+    return {"currents": currents, "made_of": terms[:MAX_TERMS], "parameters": parameters}
+
+
+def accumulate(
+    reader: Reader,
+    dendrite: int,
+    at: tuple[int, int, int],
+    t: int,
+    level: int,
+    terms: list[dict[str, Any]] | None = None,
+) -> int:
+    """What one accumulator holds for timestep ``t`` when level ``level`` reads it; ``terms`` gets its parts."""
+    program = reader.program
+    found: list[tuple[str, str, int, int]] = []  # from, via, events, adds
+    statics: list[Conv | Map] = [*program.convs, *program.maps]
+    for item in statics:
+        if item.dst == dendrite and program.arrival(item.src, item.delay, item.lag) <= level:
+            codes = reader.events(item.src, t - item.lag)
+            events, adds = _conv(item, codes, at) if isinstance(item, Conv) else _map(item, codes, at)
+            found.append((program.populations[item.src].name, item.name, events, adds))
+    for d in program.dynamics:
+        if d.dst == dendrite and _read_level(program, d) <= level:
+            found.append((program.populations[d.q].name, d.name, *_dynamic(reader, d, at, t)))
+    for transfer in program.transfers:
+        if transfer.dst == dendrite and transfer.level <= level:
+            source = program.dendrites[transfer.src].name
+            found.append((source, f"{transfer.mode} {transfer.name}", 0, _transfer(reader, transfer, at, t)))
+    for host in program.host_currents:
+        if host.dst == dendrite and host.level <= level:
+            found.append(("host", host.name, 0, _host(host, reader.image[t if program.input_time else ...], at)))
+    if terms is not None:
+        terms += [{"from": a, "via": b, "events": n, "adds": value} for a, b, n, value in found]
+    return sum(value for *_, value in found)
+
+
+def _read_level(program: Program, d: Dynamic) -> int:
+    return program.arrival(d.q, d.delay_q) if d.order == "kv" else program.arrival(d.v, d.delay_v)
+
+
+def _window(codes: np.ndarray, at: tuple[int, int], item: Conv | Map | Transfer) -> np.ndarray:
+    """Positions of a window that lie inside: codes [..., taps] cut out of [..., H, W]."""
+    (kh, kw), (sy, sx), (py, px) = item.kernel, item.stride, item.pad  # type: ignore[union-attr]
+    y, x = at[0] * sy - py, at[1] * sx - px
+    return codes[..., max(y, 0) : max(y + kh, 0), max(x, 0) : max(x + kw, 0)]
+
+
+def _conv(conv: Conv, codes: np.ndarray, at: tuple[int, int, int]) -> tuple[int, int]:
+    o, y0, x0 = at
+    kh, kw, per_group, outputs = conv.weight.shape
+    group = o // (outputs // conv.groups)
+    inputs = codes[group * per_group : (group + 1) * per_group]
+    positions = [(y0, x0)]
+    if conv.collapse:
+        positions = [(y, x) for y in range(conv.out_hw[0]) for x in range(conv.out_hw[1])]
+    events = total = 0
+    for y, x in positions:
+        for ky in range(kh):
+            for kx in range(kw):
+                iy = y * conv.stride[0] - conv.pad[0] + ky * conv.dilation[0]
+                ix = x * conv.stride[1] - conv.pad[1] + kx * conv.dilation[1]
+                if 0 <= iy < codes.shape[1] and 0 <= ix < codes.shape[2]:
+                    column = inputs[:, iy, ix]
+                    events += int(np.count_nonzero(column))
+                    total += int(column @ conv.weight[ky, kx, :, o].astype(np.int64))
+    return events, total << conv.shift
+
+
+def _map(item: Map, codes: np.ndarray, at: tuple[int, int, int]) -> tuple[int, int]:
+    c, y, x = at
+    read = {
+        "same": lambda: codes[c, y, x],
+        "reduce": lambda: codes[c],
+        "broadcast": lambda: codes[c, 0, 0],
+        "window": lambda: _window(codes[c], (y, x), item),
+    }[item.mode]()
+    return int(np.count_nonzero(read)), int(np.sum(read)) << item.shift
+
+
+def _dynamic(reader: Reader, d: Dynamic, at: tuple[int, int, int], t: int) -> tuple[int, int]:
+    q, k, v = (reader.events(p, t) for p in (d.q, d.k, d.v))
+    q, k, v = (codes.reshape(len(codes), -1) for codes in (q, k, v))
+    head, token = at[0] // (len(v) // d.heads), at[1] * reader.program.dendrites[d.dst].shape[2] + at[2]
+    depth = len(q) // d.heads
+    mine = slice(head * depth, (head + 1) * depth)
+    total = int((k[mine] @ v[at[0]]) @ q[mine, token])
+    return int(np.count_nonzero(q[mine, token])), min(total, d.saturate) << d.shift
+
+
+def _transfer(reader: Reader, item: Transfer, at: tuple[int, int, int], t: int) -> int:
+    c, y, x = at
+    _, height, width = reader.program.dendrites[item.src].shape
+    grid = np.arange(height * width).reshape(height, width)
+    inside = grid if item.mode == "sum" else _window(grid, (y, x), item)
+    where = [(c, *divmod(int(i), width)) for i in inside.reshape(-1)]
+    values = [accumulate(reader, item.src, place, t, item.level) for place in where]
+    return (sum(values) if item.mode == "sum" else max(values)) >> item.rshift
+
+
+def _host(host: HostCurrent, image: np.ndarray, at: tuple[int, int, int]) -> int:
+    o, y, x = at
+    whole = np.rint(image.astype(np.float64) * 2.0**host.frac).astype(np.int64)
+    outputs, per_group, kh, kw = host.weight.shape
+    first = o // (outputs // host.groups) * per_group
+    total = int(host.bias[o])
+    for ky in range(kh):
+        for kx in range(kw):
+            iy = y * host.stride[0] - host.pad[0] + ky * host.dilation[0]
+            ix = x * host.stride[1] - host.pad[1] + kx * host.dilation[1]
+            if 0 <= iy < whole.shape[1] and 0 <= ix < whole.shape[2]:
+                column = whole[first : first + per_group, iy, ix]
+                total += int(column @ host.weight[o, :, ky, kx].astype(np.int64))
+    return (total + (1 << host.shift >> 1)) >> host.shift
