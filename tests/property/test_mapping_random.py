@@ -177,10 +177,10 @@ def naive_usage(program: Program, target: Target) -> dict[str, list[int]]:
     count = {name: [0] * len(mapping.cores) for name in RESOURCES}
     groups, words = set(), defaultdict(int)
     for tile, dendrite, *box in mapping.pieces.tolist():
-        for number, p in enumerate(program.populations):
+        for p in program.populations:
             if p.dendrite == dendrite:
                 count["neurons"][core[tile]] += math.prod(b - a for a, b in zip(box[0::2], box[1::2], strict=True))
-                groups |= {(core[tile], number, naive_threshold(p, c)) for c in range(box[0], box[1])}
+                groups |= {(core[tile], p.model, p.dv, naive_threshold(p, c)) for c in range(box[0], box[1])}
         naive_memory(program, target, core[tile], dendrite, box, words)
         for h in program.host_currents:
             if h.dst == dendrite:

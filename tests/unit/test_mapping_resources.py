@@ -153,13 +153,20 @@ def test_attention_too_large_for_a_core():
     )
 
 
-def test_stream_with_too_many_readers():
-    text = refusal(sdt_v1(16, 16, 2, 2), target_with(neuron_groups=4))
-    assert text == (
-        "layer 'p4' and 5 more on the same accumulators: its smallest tile needs 6 neuron_groups of one core, but a "
-        "core of loihi2 has 4 (6/4). Compile with --residual duplicate, so that each population has accumulators of "
-        "its own, or use a target with at least 6 neuron_groups per core"
-    )
+def test_stream_whose_readers_differ_too_much():
+    net = Net((1, 1, 1))
+    net.image(net.dendrite((6, 1, 1)), 0, 1, 1, 0)
+    for level in range(5):
+        net.soma(0, level, vth=np.full(6, 10 + level, np.int32))
+    net.readout(0, 7)
+    text = refusal(net.build(), target_with(neuron_groups=4))
+    assert "on the same accumulators: its smallest tile needs 5 neuron_groups of one core" in text
+    assert "Compile with --residual duplicate, so that each population has accumulators of its own" in text
+
+
+def test_populations_with_equal_parameters_share_a_group():
+    report = map_program(sdt_v1(16, 16, 2, 2), target_with(neuron_groups=4))[1]
+    assert max(used for core in report.utilisation for used, _ in [core["neuron_groups"]]) <= 4
 
 
 def test_ring_too_long():

@@ -25,8 +25,8 @@ from nmc_compiler.mapping.resources import (
     block_key,
     extra_accumulators,
     limits,
+    parameter_sets,
     sizes,
-    threshold_rows,
 )
 from nmc_compiler.program.model import Program
 from nmc_compiler.target import Target
@@ -62,7 +62,7 @@ class Netlist:
         for reach in find_reaches(program):
             self.into[reach.dst].append(reach)
             self.out_of[reach.src].append(reach)
-        self.rows = [threshold_rows(p) for p in program.populations]
+        self.sets = parameter_sets(program)
 
     def cluster_of(self, dendrite: int) -> int:
         return self.program.dendrites[dendrite].cluster
@@ -111,13 +111,15 @@ def _somas(net: Netlist, cluster: Cluster) -> list[Term]:
     neurons, groups = RESOURCES.index("neurons"), RESOURCES.index("neuron_groups")
     found = []
     for index in cluster.populations:
-        dendrite, rows = net.program.populations[index].dendrite, net.rows[index]
-
-        def distinct(a: int, b: int, rows: np.ndarray = rows) -> int:
-            return len(np.unique(rows[a:b]))
-
+        dendrite = net.program.populations[index].dendrite
         found.append(Term(neurons, (_length(dendrite), _length(dendrite), _length(dendrite))))
-        found.append(Term(groups, (_per_chunk(dendrite, distinct), _one, _one)))
+    if cluster.populations:
+        together = [net.sets[index] for index in cluster.populations]
+
+        def distinct(a: int, b: int) -> int:
+            return len(np.unique(np.concatenate([sets[a:b] for sets in together])))
+
+        found.append(Term(groups, (_per_chunk(cluster.base, distinct), _one, _one)))
     return found
 
 

@@ -25,13 +25,13 @@ class Tile:
     box: tuple[int, int, int, int, int, int]
     needs: np.ndarray
     blocks: dict[tuple, int]
-    groups: frozenset[tuple[int, int]]
+    groups: frozenset[int]
 
 
 @dataclass
 class _Core:
     blocks: dict[tuple, int] = field(default_factory=dict)
-    groups: set[tuple[int, int]] = field(default_factory=set)
+    groups: set[int] = field(default_factory=set)
 
 
 def tiles_of(net: Netlist, clusters: Sequence[Cluster], cuts: Cuts) -> list[Tile]:
@@ -61,8 +61,8 @@ def _blocks(net: Netlist, cluster: Cluster, c0: int, c1: int) -> dict[tuple, int
     return {block_key(reach, c0, c1): block_bits(reach, c0, c1, net.sizes) for reach in reaches}
 
 
-def _groups(net: Netlist, cluster: Cluster, c0: int, c1: int) -> frozenset[tuple[int, int]]:
-    return frozenset((p, int(row)) for p in cluster.populations for row in np.unique(net.rows[p][c0:c1]))
+def _groups(net: Netlist, cluster: Cluster, c0: int, c1: int) -> frozenset[int]:
+    return frozenset(number for p in cluster.populations for number in np.unique(net.sets[p][c0:c1]).tolist())
 
 
 def pack(net: Netlist, tiles: Sequence[Tile]) -> np.ndarray:

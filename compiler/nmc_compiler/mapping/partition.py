@@ -161,10 +161,10 @@ def _advice(net: Netlist, cluster: Cluster, number: int, used: int) -> str:
     resource = RESOURCES[number]
     larger = f"use a target with at least {used} {resource} per core"
     ring = max(net.program.dendrites[d].ring for d in cluster.dendrites)
-    if resource == "neuron_groups" and len(cluster.populations) > net.limits[number]:
+    if resource == "neuron_groups" and len(cluster.populations) > 1:
         return f"Compile with --residual duplicate, so that each population has accumulators of its own, or {larger}"
     if resource == "neuron_groups":
-        return f"Give the layer one threshold instead of one per channel, or {larger}"
+        return f"Compile with --channel-bins 1, so that the channels of a layer share one threshold, or {larger}"
     if number == MEMORY and ring > 1:
         return f"Compile with --residual duplicate instead of one stream ({ring} timesteps alive at once), or {larger}"
     if cluster.whole_maps:

@@ -1,7 +1,7 @@
 """What a core has and what a mapping takes of it: the one definition of every resource.
 
 neurons        somas, one per population and position
-neuron_groups  distinct (population, threshold row): somas that share vth or thresholds, and dv
+neuron_groups  distinct parameter sets (model, dv, vth or thresholds), whichever populations use them
 synapse_words  weight blocks, constant weights, dynamic tables and shared accumulators, in words;
                projections with one weight_key share a block where they serve the same channels
 axons_in       per projection, source tile and source position: ceil(channels / atoms)
@@ -21,7 +21,7 @@ import numpy as np
 
 from nmc_compiler.mapping.boxes import axon_entries, grouped
 from nmc_compiler.mapping.reach import Reach, find_reaches, is_dense
-from nmc_compiler.program.model import Conv, Dynamic, Mapping, Population, Program
+from nmc_compiler.program.model import Conv, Dynamic, Mapping, Program
 from nmc_compiler.program.validate_mapping import axon_ends
 from nmc_compiler.target import Target
 
@@ -112,12 +112,22 @@ def _table_bits(reach: Reach, item: Dynamic, c0: int, c1: int, size: Sizes) -> i
 # --- what a whole mapping takes ---------------------------------------------------------------------------
 
 
-def threshold_rows(population: Population) -> np.ndarray:
-    """Number of the distinct vth, or row of thresholds, of every channel, int64 [C]."""
-    values = population.vth if population.vth is not None else population.thresholds
-    if values is None or len(values) == 1:
-        return np.zeros(population.shape[0], np.int64)
-    return np.unique(values.reshape(len(values), -1), axis=0, return_inverse=True)[1].reshape(-1)
+def parameter_sets(program: Program) -> list[np.ndarray]:
+    """Number of the parameter set of every channel of every population, int64 [C] each.
+
+    Equal numbers are equal (model, dv, vth or thresholds), across populations: somas of one set can share a
+    profile of the core, as the compartment configurations of Loihi are shared.
+    """
+    numbers: dict[tuple, int] = {}
+    found = []
+    for population in program.populations:
+        values = population.vth if population.vth is not None else population.thresholds
+        if values is None:
+            values = np.zeros((1, 0), np.int64)
+        rows = [tuple(row) for row in values.reshape(len(values), -1).tolist()]
+        sets = [numbers.setdefault((population.model, population.dv, row), len(numbers)) for row in rows]
+        found.append(np.broadcast_to(np.array(sets, np.int64), population.shape[:1]))
+    return found
 
 
 def extra_accumulators(program: Program, dendrite: int) -> int:
@@ -142,14 +152,13 @@ def core_usage(program: Program, mapping: Mapping, target: Target) -> Usage:
 
 
 def _count_somas(program: Program, mapping: Mapping, piece_core: np.ndarray, usage: Usage) -> None:
-    groups: set[tuple[int, int, int]] = set()  # core, population, threshold row
-    for index, population in enumerate(program.populations):
-        rows = threshold_rows(population)
+    groups: set[tuple[int, int]] = set()  # core, parameter set
+    for population, sets in zip(program.populations, parameter_sets(program), strict=True):
         for piece in np.flatnonzero(mapping.pieces[:, 1] == population.dendrite):
             core, box = int(piece_core[piece]), mapping.pieces[piece, 2:]
             usage["neurons"][core] += int(np.prod(box[1::2] - box[0::2], dtype=np.int64))
-            groups.update((core, index, int(row)) for row in np.unique(rows[box[0] : box[1]]))
-    for core, _, _ in groups:
+            groups.update((core, number) for number in np.unique(sets[box[0] : box[1]]).tolist())
+    for core, _ in groups:
         usage["neuron_groups"][core] += 1
 
 
