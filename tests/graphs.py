@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from nmc_compiler.graph import Attr, Graph, GraphBuilder, Node
+from nmc_compiler.graph.analysis import populations
+from nmc_compiler.graph.interpret import interpret
 from nmc_compiler.graph.types import Shape
 
 RATE = 0.3  # the mean square of an event's value that weights are drawn for
@@ -302,6 +304,16 @@ def random_images(graph: Graph, seed: int, count: int = 3) -> np.ndarray:
     return np.random.default_rng(seed).random((count, *time, *shape)).astype(np.float32)
 
 
-def neuron_of(graph: Graph, name: str) -> Node:
+def named(graph: Graph, name: str) -> Node:
     """The node with that name."""
     return next(n for n in graph if n.name == name)
+
+
+def flips(before: Graph, after: Graph, images: np.ndarray) -> int:
+    """Codes that differ in the populations both graphs have, which must be at least one; logits must agree too."""
+    first = interpret(before, images, record="all")
+    shared = sorted(first.codes.keys() & {n.name for n in populations(after)})
+    assert shared
+    second = interpret(after, images, record=shared)
+    np.testing.assert_allclose(second.logits, first.logits, rtol=0, atol=1e-9)
+    return sum(int((first.codes[k] != second.codes[k]).sum()) for k in shared)

@@ -190,10 +190,10 @@ class _Machine:
         src, dst = self.acc[x.src], self.acc[x.dst]
         for at in np.ndindex(dst.shape):
             if x.mode == "sum":
-                dst[at] += src[at[0]].sum()
+                dst[at] += int(src[at[0]].sum()) >> x.rshift
             else:
                 found = [src[at[0], y, z] for y, z in window(x, src.shape[1:], *at[1:])]
-                dst[at] += max(found) if found else 0
+                dst[at] += int(max(found)) >> x.rshift if found else 0
 
     def _soma(self, i, q, n, t):
         if q.model == "input":

@@ -243,7 +243,11 @@ class Grower:
         shape = (c, _size(h, kernel[0], stride[0], pad[0]), _size(w, kernel[1], stride[1], pad[1]))
         cluster, drive = self.dendrites[first].cluster, 400 if src not in self.wide else 4000
         stream, level = self.dendrite(shape, cluster), level + self.pick(0, 1)
-        self.transfers.append(Transfer(f"t{len(self.transfers)}", first, stream, level, "maxpool", kernel, stride, pad))
+        self.transfers.append(
+            Transfer(
+                f"t{len(self.transfers)}", first, stream, level, "maxpool", kernel, stride, pad, self.pick(0, 0, 1, 3)
+            )
+        )
         if self.chance(0.3):
             self.soma(first, level + self.pick(0, 1), drive)
         reader = self.soma(stream, level + self.pick(0, 1), drive)
@@ -253,8 +257,13 @@ class Grower:
         if self.chance(0.5):
             level = self.populations[reader].level + self.pick(0, 1)
             total = self.dendrite((c, 1, 1), cluster)
-            self.transfers.append(Transfer(f"t{len(self.transfers)}", stream, total, level, "sum"))
+            self.transfers.append(
+                Transfer(f"t{len(self.transfers)}", stream, total, level, "sum", rshift=self.pick(0, 0, 2))
+            )
             self.soma(total, level + self.pick(0, 1), 4 * drive)
+
+    def add_transfer(self, src: int, dst: int, level: int, *form) -> None:
+        self.transfers.append(Transfer(f"t{len(self.transfers)}", src, dst, level, *form, rshift=self.pick(0, 0, 1, 3)))
 
     def add_layer(self) -> None:
         kind = self.pick("conv", "conv", "map", "attention", "pool", "join", "again")

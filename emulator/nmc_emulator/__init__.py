@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .emulate import run
     from .result import RunResult
-    from .totals import summary
 
-__all__ = ["RunResult", "run", "summary"]
+__all__ = ["RunResult", "run"]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,5 +17,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'nmc_emulator' has no attribute '{name}'")
     from importlib import import_module
 
-    module = {"RunResult": "result", "run": "emulate", "summary": "totals"}[name]
+    module = {"RunResult": "result", "run": "emulate"}[name]
     return getattr(import_module(f".{module}", __name__), name)

@@ -124,7 +124,8 @@ class TickEngine:
         return {t: Tile(self.program, pieces) for t, pieces in sorted(held.items())}
 
     def _make_codes(self, recorded: list[int]) -> dict[int, np.ndarray]:
-        bounds, found = find_bounds(self.program, self.timing), {}
+        bounds = find_bounds(self.program, self.timing)
+        found: dict[int, np.ndarray] = {}
         for i in recorded:
             shape = (len(self.images), self.T, *self.program.populations[i].shape)
             found[i] = np.zeros(shape, code_type(self.program, bounds, i))
@@ -327,7 +328,7 @@ class TickEngine:
             theta = p.vth[box.c0 : box.c1].astype(np.int64) << 6  # type: ignore[index]
             soma.lif_tile(acc, v, codes, bias, theta, p.dv, over)
         elif p.model == "levels":
-            table = np.broadcast_to(p.thresholds, (p.shape[0], p.thresholds.shape[1]))  # type: ignore[union-attr]
+            table = np.broadcast_to(p.thresholds, (p.shape[0], p.thresholds.shape[1]))  # type: ignore
             soma.levels_tile(acc, codes, bias, table[box.c0 : box.c1].astype(np.int64), over)
         elif p.model == "relay":
             soma.relay_tile(acc, codes, over)

@@ -78,7 +78,7 @@ def bind(
     total = _place(spans)
     block = np.empty(total + ALIGN, np.uint8)
     start = -block.ctypes.data % ALIGN
-    arrays = {}
+    arrays: dict[Hashable, np.ndarray] = {}
     for span in spans:
         shape, dtype = shapes[span.key]
         count = math.prod(shape) * np.dtype(dtype).itemsize

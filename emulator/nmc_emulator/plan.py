@@ -55,7 +55,7 @@ class Planner:
         self.counting = Counting(program, layout, timing, counters, self.space, self.loads)
         self.overflow = np.zeros((len(program.populations), len(OVERFLOW)), np.int64)
         self.out = np.zeros((batch, readout_size(program)), np.int64)
-        self.codes = {
+        self.codes: dict[int, np.ndarray] = {
             i: np.zeros((samples, program.timesteps, *program.populations[i].shape), code_type(program, bounds, i))
             for i in recorded
         }
@@ -65,7 +65,8 @@ class Planner:
 
     def _jobs(self) -> list[tuple[int, int, int, int, Callable[[], None]]]:
         """(level, phase, kind, index, what to plan) of everything that happens in a timestep."""
-        p, jobs = self.program, []
+        p = self.program
+        jobs: list[tuple] = []
         for i, h in enumerate(p.host_currents):
             jobs.append((h.level, 1, 0, i, lambda i=i, h=h: self._host_current(i, h)))
         for e in self.timing.edges:
@@ -76,7 +77,7 @@ class Planner:
             jobs.append((t.level, 2, 0, i, lambda t=t: self._transfer(t)))
         for i, q in enumerate(p.populations):
             jobs.append((q.level, 3, 0, i, lambda i=i, q=q: self._population(i, q)))
-        return jobs  # type: ignore[return-value]
+        return jobs
 
     # -- the host --------------------------------------------------------------------------------
 
@@ -176,14 +177,14 @@ class Planner:
         self.counting.writes(e)
 
     def _transfer(self, t: Transfer) -> None:
-        space = self.space
+        space, window = self.space, self.space.block.window
         src, dst = space.acc(t.src), space.acc(t.dst)
-        if t.mode == "sum":
-            space.step(transfers.sum_positions, space.block.window, src, dst)
-            return
         shape, (_, h, w) = self.program.dendrites[t.src].shape, self.program.dendrites[t.dst].shape
-        best = np.zeros(shape[0], space.dtype(src))
-        space.step(transfers.max_pool, space.block.window, src, dst, self._geometry(shape, (h, w), t, 0, 0), best)
+        if t.mode == "sum":
+            space.step(transfers.sum_positions, window, src, dst, np.zeros(shape[0], np.int64), t.rshift)
+            return
+        best: np.ndarray = np.zeros(shape[0], space.dtype(src))
+        space.step(transfers.max_pool, window, src, dst, self._geometry(shape, (h, w), t, 0, 0), best, t.rshift)
 
     # -- somas -----------------------------------------------------------------------------------
 

@@ -105,9 +105,13 @@ def _check_numbers(program: Program, edges: tuple[Edge, ...]) -> None:
     for e in edges:
         if e.delay < 1 or e.lag < 0:
             _fail(p, f"'{e.name}' has delay {e.delay} and lag {e.lag}, below 1 and 0")
-    for item in (*p.convs, *p.maps, *p.dynamics):
+    shifted: tuple = (*p.convs, *p.maps, *p.dynamics)
+    for item in shifted:
         if not 0 <= item.shift <= MAX_SHIFT:
             _fail(p, f"'{item.name}' shifts by {item.shift}, outside 0..{MAX_SHIFT}")
+    for t in p.transfers:
+        if not 0 <= t.rshift <= MAX_SHIFT:
+            _fail(p, f"transfer '{t.name}' shifts right by {t.rshift}, outside 0..{MAX_SHIFT}")
     for pop in p.populations:
         if (pop.model == "input") != (pop.dendrite < 0):
             _fail(p, f"population '{pop.name}' of model {pop.model} reads dendrite {pop.dendrite}")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nmc_compiler.graph import Graph, Node
+from nmc_compiler.graph.analysis import is_neuron
 from nmc_compiler.graph.interpret import interpret
 from nmc_compiler.program.model import Conv, Dynamic, HostCurrent, Map, Program, Transfer
 
@@ -23,7 +24,7 @@ PARAMETERS = ("theta", "tau", "v_reset", "levels", "dv", "role")
 
 def explain_graph(graph: Graph, image: np.ndarray, layer: str, neuron: tuple[int, int, int], t: int) -> dict[str, Any]:
     """Currents that reach a neuron of ``graph`` at timesteps 0..t, and what they are made of at t."""
-    node = next(n for n in graph if n.name == layer)
+    node = next(n for n in graph if n.name == layer and is_neuron(n))
     nodes = _behind(graph, node)
     run = interpret(graph, image[None], values=[n.id for n in nodes])
     read = run.values[node.operands[0]][:, 0]

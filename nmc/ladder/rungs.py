@@ -88,7 +88,7 @@ def golden_rung(graph: Graph, golden: Golden, logits: np.ndarray) -> Rung:
 
 
 def _in_graph(graph: Graph, golden: Golden, place: Place) -> dict[str, Any]:
-    node = next(n for n in graph if n.name == place.layer)
+    node = next(n for n in populations(graph) if n.name == place.layer)
     image = golden.samples.images[place.image]
     inputs = explain_graph(graph, image, place.layer, place.neuron, place.timestep)
     return describe(place, node.type.shape, None, inputs=inputs)

@@ -172,10 +172,9 @@ def test_bytes_depend_on_inputs_and_options_alone(nmc, tmp_path: Path) -> None:
     for number, (threads, seed) in enumerate((("1", "0"), ("2", "1"), ("2", "0"), ("1", "1"))):
         home = tmp_path / f"home{number}"
         shutil.copytree(DIGITS, home, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-        done = nmc(
-            "compile", home / "model.pt" if number % 2 else "model.pt", "-o", home / "out", "--calib", home / "calib.npz",
-            cwd=home, OMP_NUM_THREADS=threads, NUMBA_NUM_THREADS=threads, PYTHONHASHSEED=seed,
-        )  # fmt: skip
+        model = home / "model.pt" if number % 2 else "model.pt"
+        env = {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads, "PYTHONHASHSEED": seed}
+        done = nmc("compile", model, "-o", home / "out", "--calib", home / "calib.npz", cwd=home, **env)
         assert done.returncode == 0, done.stderr
         results.append(contents(home / "out"))
     assert set(results[0]) == FILES

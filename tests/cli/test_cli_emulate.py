@@ -10,9 +10,8 @@ from command import SMALL, says
 import nmc as api
 from nmc_compiler.graph.interpret import interpret
 
-TOTALS = (
-    "synops_effective", "synops_dense", "spikes", "neuron_updates", "packets", "hops", "latency_ticks", "interval_ticks",
-)  # fmt: skip
+TOTALS = ("synops_effective", "synops_dense", "spikes", "neuron_updates", "packets", "hops")
+TOTALS += ("latency_ticks", "interval_ticks")
 VECTORS = SMALL / "vectors.npz"
 
 
@@ -118,9 +117,7 @@ def test_runs_write_the_same_bytes_again(nmc, ran, built: Path, tmp_path: Path) 
 
 def test_engines_report_the_same_numbers(nmc, as_json, built: Path, tmp_path: Path) -> None:
     both = [
-        as_json(
-            nmc("emulate", built, "--input", VECTORS, "--limit", 3, "-o", tmp_path / e, "--engine", e, "--json")
-        )
+        as_json(nmc("emulate", built, "--input", VECTORS, "--limit", 3, "-o", tmp_path / e, "--engine", e, "--json"))
         for e in ("layers", "ticks")
     ]
     assert [report.pop("engine") for report in both] == ["layers", "ticks"]

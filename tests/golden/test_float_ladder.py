@@ -5,6 +5,9 @@ Goldens of the authors' own code where they stand beside the project; the fixtur
 way; more than one in 10^6 is a bug, and fewer are reported.
 """
 
+import inspect
+import json
+import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -56,13 +59,17 @@ def check_spikes(graph: Graph, vectors: dict[str, np.ndarray]) -> None:
         warnings.warn(f"{count} of {total} codes flipped by float32 rounding, in {wrong}", stacklevel=1)
 
 
-def check_logits(graph: Graph, vectors: dict[str, np.ndarray]) -> float:
-    """Every image within 1e-4; returns the accuracy."""
-    images, batch = vectors["images"], 40
-    logits = np.concatenate([interpret(graph, images[i : i + batch]).logits for i in range(0, len(images), batch)])
+def all_logits(graph: Graph, images: np.ndarray, batch: int = 40) -> np.ndarray:
+    return np.concatenate([interpret(graph, images[i : i + batch]).logits for i in range(0, len(images), batch)])
+
+
+def check_logits(graph: Graph, vectors: dict[str, np.ndarray], but_for: tuple[int, ...] = ()) -> np.ndarray:
+    """Every image within 1e-4 of the recorded logits, but for those named."""
+    logits = all_logits(graph, vectors["images"])
     assert logits.shape == vectors["logits"].shape
-    np.testing.assert_allclose(logits, vectors["logits"], rtol=0, atol=1e-4)
-    return float((logits.argmax(axis=1) == vectors["labels"]).mean())
+    error = np.abs(logits - vectors["logits"]).max(axis=1)
+    assert np.flatnonzero(error > 1e-4).tolist() == list(but_for), error[error > 1e-4]
+    return logits
 
 
 def arrays(path: Path) -> dict[str, np.ndarray]:
@@ -74,6 +81,11 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
 
 POPULATIONS = {"sdt_v1": 19, "spikformer": 19, "sdt_v3": 105}
 ACCURACY = {"sdt_v1": 0.98333, "spikformer": 0.96389, "sdt_v3": 0.96111}
+
+# Images of which PyTorch's float32 decides a tie of a real sum otherwise than exact arithmetic: the same modules
+# in float64 give our logits (tested below), and in float32 they leave the recorded logits of four images of
+# sdt_v3 by up to 0.75 as soon as the batch is one image. None of them has its spikes recorded.
+ROUNDED = {"sdt_v1": (), "spikformer": (108, 163), "sdt_v3": (85, 139)}
 
 
 def shared_golden(shared: Path, name: str) -> tuple[Imported, dict[str, np.ndarray]]:
@@ -93,9 +105,30 @@ def test_spikes_of_the_authors_models(shared: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_logits_of_the_authors_models(shared: Path, name: str) -> None:
+    """All 360 images; where float32 rounded a tie, float64 PyTorch is the witness that we are not wrong."""
     found, vectors = shared_golden(shared, name)
     assert len(vectors["images"]) == 360
-    assert check_logits(found.graph, vectors) == pytest.approx(ACCURACY[name], abs=1e-5)
+    logits = check_logits(found.graph, vectors, but_for=ROUNDED[name])
+    accuracy = (logits.argmax(axis=1) == vectors["labels"]).mean()
+    assert accuracy == pytest.approx(ACCURACY[name], abs=1e-5)
+    rounded = list(ROUNDED[name])
+    exact = float64_logits(shared, name, vectors["images"][rounded]) if rounded else logits[rounded]
+    np.testing.assert_allclose(logits[rounded], exact, rtol=0, atol=1e-9)
+
+
+def float64_logits(shared: Path, name: str, images: np.ndarray) -> np.ndarray:
+    """What our PyTorch module gives with the authors' weights in float64 (it is bit-equal to theirs in float32)."""
+    torch = pytest.importorskip("torch")
+    sys.path.insert(0, str(ROOT / "tests" / "fixtures"))
+    import models
+
+    kind = {"spikformer": models.Spikformer, "sdt_v3": models.ExpandedSpikeTransformer}[name]
+    config = json.loads((shared / "golden" / name / "golden.json").read_text())["config"]
+    known = inspect.signature(kind.__init__).parameters
+    model = kind(**{k: v for k, v in config.items() if k in known})
+    model.load_state_dict(torch.load(shared / "golden" / name / "model.pt", weights_only=True), strict=False)
+    with torch.inference_mode():
+        return model.double().eval()(torch.from_numpy(images).double()).numpy()
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -135,7 +168,7 @@ def test_the_digits_example() -> None:
 def test_the_digits_example_is_accurate() -> None:
     graph = import_checkpoint(ROOT / "examples" / "digits" / "model.pt").graph
     test = arrays(ROOT / "examples" / "digits" / "test.npz")
-    logits = np.concatenate([interpret(graph, test["images"][i : i + 60]).logits for i in range(0, 360, 60)])
+    logits = all_logits(graph, test["images"])
     assert (logits.argmax(axis=1) == test["labels"]).mean() > 0.95
 
 
@@ -155,43 +188,30 @@ def test_a_stored_graph_computes_the_same(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_removing_the_attention_is_noticed(name: str) -> None:
-    """The product of each attention replaced by q (by v where q is narrower): spikes and logits must differ."""
+    """What each attention gives replaced by q (by v where q is narrower): spikes and logits must differ."""
     graph, vectors = ours(name)
-    without = remove_attention(graph)
-    assert len(without.nodes) < len(graph.nodes)
-    wrong, total = flips(without, vectors) if name != "sdt_v1" else masked_flips(without, vectors)
+    without = without_attention(graph)
+    wrong, total = flips(without, vectors)
     assert sum(wrong.values()) > 1e-3 * total
     with pytest.raises(AssertionError):
         check_logits(without, vectors)
 
 
-def masked_flips(graph: Graph, vectors: dict[str, np.ndarray]) -> tuple[dict[str, int], int]:
-    """Without its masks SDT V1 has no talking_heads populations; the others are compared."""
-    return flips(graph, {k: v for k, v in vectors.items() if "talking_heads" not in k})
-
-
-def remove_attention(graph: Graph) -> Graph:
-    by_id = graph.by_id()
+def without_attention(graph: Graph) -> Graph:
+    """The same populations; those behind an attention read its q (or v) directly."""
+    by_id, users = graph.by_id(), graph.users()
     instead: dict[str, str] = {}
     for node in graph:
         if node.op == "mul" and by_id[node.operands[1]].name.endswith("talking_heads_lif"):
             instead[node.id] = node.operands[0]
         if node.op == "attn":
-            q, _, v = (by_id[i] for i in node.operands)
-            instead[graph.users()[node.id][0].id] = q.id if q.type == v.type else v.id
-    renamed = {
-        n.id: (instead[n.id] if n.id in instead else n.id) for n in graph
-    }  # readers of the attention's output read q (or v)
-    nodes = [replace(n, inputs=tuple(Use(renamed[u.node], u.lag) for u in n.inputs)) for n in graph]
-    dropped = {n.id for n in graph if n.id in instead and n.op == "mul"}
-    kept = [n for n in nodes if n.id not in dropped]
-    if dropped:  # SDT V1: the masks and what only they read
-        users = rebuild(graph, kept).users()
-        for n in reversed(list(kept)):
-            if not users[n.id] and n.op != "readout":
-                kept = [k for k in kept if k.id != n.id]
-                users = rebuild(graph, kept).users()
-    return rebuild(graph, kept)
+            q, _, v = node.operands
+            instead[users[node.id][0].id] = q if by_id[q].type == by_id[v].type else v
+    assert instead
+    return rebuild(
+        graph,
+        [replace(n, inputs=tuple(Use(instead.get(u.node, u.node), u.lag) for u in n.inputs)) for n in graph],
+    )
 
 
 @pytest.mark.parametrize("name", FAMILIES)

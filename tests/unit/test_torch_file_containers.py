@@ -217,6 +217,15 @@ def test_safetensors_are_read_in_file_order(tmp_path):
         assert not array.flags.writeable and (array.size == 0 or not array.flags.owndata)
 
 
+@pytest.mark.parametrize("padding", range(0, 264, 8))
+def test_a_header_of_any_length_is_safetensors(tmp_path, padding):
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "model.pt"  # lengths of 128 mod 256 start with 0x80, as a pickle does
+    save_file({"w": np.arange(3.0)}, path, metadata={"pad": "x" * padding})
+    assert read_checkpoint(path).tensors["w"].tolist() == [0.0, 1.0, 2.0]
+
+
 def test_safetensors_written_by_torch(torch, tmp_path):
     from safetensors.torch import save_file
 

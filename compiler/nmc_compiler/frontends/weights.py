@@ -96,9 +96,11 @@ def _detect(path: Path, file: FileIO, data: mmap) -> StoredFile:
     start = data[:265]
     if start.startswith(ZIP_START):
         return read_zip(file, data)
+    if looks_like_safetensors(start):  # first: a header length of 128 mod 256 starts like a pickle
+        return read_safetensors(path, data)
     if start.startswith(PICKLE_START):
         return read_legacy(data)
-    if looks_like_safetensors(start) or path.suffix == ".safetensors":
+    if path.suffix == ".safetensors":
         return read_safetensors(path, data)
     raise FrontendError(f"{_guess(start)}; a checkpoint of torch.save or a .safetensors file is needed")
 

@@ -98,7 +98,7 @@ def lif_on_counts(node: Node, step: float, timesteps: int, bound: CountBound, cu
     grid = dv_exact and halvings == round(halvings)
     wanted = int(round(halvings)) * (timesteps - 1) if grid else 2 * (timesteps - 1)
     first = _first_above(k, node.attr("compare"))
-    shift = min(wanted, _room(node, bound.of(first) + first, 0, current_max))
+    shift = min(wanted, _room(node, bound.of(first) + math.ceil(keep * first), 0, current_max))  # a count on a charge
     scaled, tie = _settled(k * 2**shift)
     exact = grid and shift >= wanted and (not tie or _short(step, node.attr("theta"), node.attr("gain", 1.0)))
     remark = (

@@ -162,7 +162,7 @@ class _Quantizer:
     def _weight_key(self, conv: Node) -> str:
         """Convolutions with one key hold the same integers: the same weights per code of their source."""
         norm = self._source_norm(conv)
-        return conv.attr("weight").key + ("" if norm == 1.0 else f"/{norm:g}")
+        return conv.attr("weight").key + ("" if norm == 1.0 else f"/{norm:.17g}")
 
     def _source_norm(self, conv: Node) -> float:
         source = self.by_id[conv.operands[0]]

@@ -40,10 +40,10 @@ def _add_wide_rows(acc, line, weight, rows, gains, n, gain):
 def _add(mode, at_once, acc, line, weight, rows, gains, n, shift):
     if mode == PLAIN:
         for k in range(0, n, at_once):
-            add_rows(acc, line, weight, rows, k, min(at_once, n - k), shift)
+            add_rows(acc, line, weight, rows, k, min(at_once, n - k), shift)  # type: ignore[call-arg]
     elif mode == SCALED:
         for k in range(0, n, at_once):
-            add_scaled_rows(acc, line, weight, rows, gains, k, min(at_once, n - k), shift)
+            add_scaled_rows(acc, line, weight, rows, gains, k, min(at_once, n - k), shift)  # type: ignore[call-arg]
     else:
         _add_wide_rows(acc, line, weight, rows, gains, n, np.int64(1) << shift)
 
