@@ -10,11 +10,12 @@ from typing import Any, Literal
 class CompileOptions:
     """``input_encoding``: "host-current" (the host computes the first layer once in fixed point) or "graded8"
     (8-bit events, first layer on cores). ``input_range``: the values the real input may take (graded8).
-    ``residual``: "stream" (one accumulator per position that every later layer reads), "duplicate" (each
-    reader has its own copy of all fan-in; static synapses alone), or "auto": duplicate where that avoids every
-    feature the target only assumes and costs at most twice the synaptic work, else stream. ``attn_order``: "kv", "qk" or "auto" (the
-    smaller table). ``channel_bins``: most neuron groups a layer's channels may be binned into.
-    ``pipelined``: a new sample starts every T*P ticks instead of after the last one has drained.
+    ``residual``: "stream" (one accumulator per position that every later layer reads), "duplicate" (each reader has
+    its own copy of all fan-in; static synapses alone), or "auto": duplicate where that avoids every feature the
+    target only assumes, at no more than four times the synaptic work, else stream.
+    ``attn_order``: "kv", "qk" or "auto" (the smaller table). ``channel_bins``: most neuron groups a layer's
+    channels may be binned into. ``pipelined``: a new sample starts every T*P ticks instead of after the last one
+    has drained.
     """
 
     input_encoding: Literal["host-current", "graded8"] = "host-current"

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import networkx as nx
+
 from nmc_compiler.lowering.leaves import Leaf, Leaves
 
 
@@ -42,6 +44,7 @@ def group_dendrites(leaves: Leaves, neurons: list[tuple[str, str]], share: bool)
         every = _with_transfers(leaves, list(readers.values()))
         groups = _groups(every)
         broken = set().union(*(r.neurons for g in groups for r in g.readers if _reads_too_much(r, g)))
+        broken |= _ends_of_other_shape(leaves, groups)
         if not broken:
             return groups
         for name in broken:
@@ -55,7 +58,7 @@ def _with_transfers(leaves: Leaves, readers: list[Reader]) -> list[Reader]:
     while pending:
         reader = pending.pop(0)
         for leaf in (x for x in reader.leaves if x.kind == "transfer"):
-            owner = f"{reader.id}<{leaf.key}" if reader.private else f"<{leaf.key}"
+            owner = transfer_id(reader, leaf)
             known = every.get(owner)
             if known is None:
                 known = Reader(owner, reader.level, leaf.reads, leaves.of(leaf.reads), reader.private)
@@ -90,3 +93,32 @@ def _groups(readers: list[Reader]) -> list[Group]:
 def _reads_too_much(reader: Reader, group: Group) -> bool:
     mine = {leaf.key for leaf in reader.leaves}
     return any(at <= reader.level for key, at in group.arrivals.items() if key not in mine)
+
+
+def transfer_id(reader: Reader, leaf: Leaf) -> str:
+    """Id under which a transfer leaf of ``reader`` reads its own dendrite."""
+    return f"{reader.id if reader.private else ''}<{leaf.key}"
+
+
+def _ends_of_other_shape(leaves: Leaves, groups: list[Group]) -> set[str]:
+    """Neurons that keep linked dendrites from being cut into tiles.
+
+    Dendrites linked by transfers share their cores and are cut along the one that no max-pool reads and that is
+    not behind a sum (``program.clusters``). Where one current is pooled in two ways there are two, and unlike.
+    """
+    links: nx.DiGraph = nx.DiGraph()
+    links.add_nodes_from(range(len(groups)))
+    source = {r.id: i for i, g in enumerate(groups) for r in g.readers}
+    for i, g in enumerate(groups):
+        for leaf in (x for x in g.leaves.values() if x.kind == "transfer"):
+            links.add_edge(source[transfer_id(g.readers[0], leaf)], i, mode=leaf.mode)
+    summed = {b for _, b, mode in links.edges(data="mode") if mode == "sum"}
+    summed |= set().union(*(nx.descendants(links, b) for b in summed))
+    pooled = {a for a, _, mode in links.edges(data="mode") if mode == "maxpool"}
+    neurons: set[str] = set()
+    for members in nx.weakly_connected_components(links):
+        ends = [groups[i].readers for i in sorted(members - summed - pooled)]
+        shapes = [leaves.by_id[readers[0].node_id].type.shape for readers in ends]
+        for readers in (e for e, shape in zip(ends, shapes, strict=True) if shape != shapes[0]):
+            neurons |= set().union(*(r.neurons for r in readers))
+    return neurons

@@ -80,11 +80,20 @@ class Leaves:
         return [replace(leaf, collapse=True) for leaf in self.of(node.operands[0])]
 
     def _collapses(self, node: Node) -> bool:
-        """Whether a sum over positions can be taken by the projections themselves."""
+        """Whether a sum over positions is best taken by the projections themselves.
+
+        It can be where all of them are linear in events; it should be where nobody else reads them, or where
+        every reader is to have its own.
+        """
         inner = self.of(node.operands[0])
         linear = all(leaf.kind == "conv" and not leaf.collapse for leaf in inner)
-        alone = len(self.users[node.operands[0]]) == 1
-        return linear and (alone or self.keep_linear)
+        return linear and (self.keep_linear or self._private(node.operands[0]))
+
+    def _private(self, node_id: str) -> bool:
+        """Whether one reader alone reads an expression and everything it adds up."""
+        node = self.by_id[node_id]
+        alone = len(self.users[node_id]) == 1
+        return alone and (node.op != "add" or all(self._private(i) for i in node.operands))
 
     def first_level(self, node_id: str) -> int:
         """Earliest level at which every event behind an expression has arrived."""

@@ -11,7 +11,7 @@ import numpy as np
 from nmc_compiler.errors import LoweringError
 from nmc_compiler.graph import Graph, Kind, Node, label
 from nmc_compiler.graph.analysis import check_acyclic, is_neuron
-from nmc_compiler.lowering.dendrites import Group, group_dendrites
+from nmc_compiler.lowering.dendrites import Group, group_dendrites, transfer_id
 from nmc_compiler.lowering.features import check_features
 from nmc_compiler.lowering.leaves import Leaf, Leaves
 from nmc_compiler.options import CompileOptions
@@ -31,6 +31,7 @@ from nmc_compiler.program.model import (
 from nmc_compiler.program.timing import ring_needed
 from nmc_compiler.target import Target
 
+DUPLICATION_PRICE = 4.0  # most synaptic work, against shared streams, that "auto" pays for documented features
 TICKS_PER_STEP = 1  # P: larger only where a lagged cycle forces it; none is lowered yet
 
 
@@ -50,9 +51,16 @@ def lower(graph: Graph, target: Target, options: CompileOptions) -> Program:
         if isinstance(plain, LoweringError):
             raise shared
         return plain
-    if isinstance(plain, LoweringError) or not _rests_on_documents(plain):
+    if isinstance(plain, LoweringError) or not _rests_on_documents(plain) or _rests_on_documents(shared):
         return shared
-    return plain if synaptic_work(plain) <= 2 * synaptic_work(shared) else shared
+    price = synaptic_work(plain) / synaptic_work(shared)
+    if price > DUPLICATION_PRICE:
+        return shared
+    note = (
+        f"residual streams are duplicated: so the network needs only what {target.name} is documented to do, at "
+        f"{price:.2f} times the synaptic work of shared accumulators (--residual stream)"
+    )
+    return replace(plain, meta={**plain.meta, "notes": [note]})
 
 
 def _attempt(graph: Graph, target: Target, options: CompileOptions) -> Program | LoweringError:
@@ -267,7 +275,7 @@ class _Netlist:
         )
 
     def _add_transfer(self, dst: int, leaf: Leaf, arrives: int, group: Group, dendrite_of: dict[str, int]) -> None:
-        owner = f"{group.readers[0].id}<{leaf.key}" if group.readers[0].private else f"<{leaf.key}"
+        owner = transfer_id(group.readers[0], leaf)
         geometry = {}
         if leaf.node.op == "maxpool2d":
             geometry = {k: leaf.node.attr(k) for k in ("kernel", "stride", "pad") if leaf.node.attr(k) is not None}

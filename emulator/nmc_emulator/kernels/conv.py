@@ -28,24 +28,26 @@ def choose_mode(bound, plain):
 
 
 @njit(cache=True, nogil=True)
-def _add_wide_rows(acc, line, weight, rows, gains, n, gain):
-    """acc[line] += gain * sum over rows of weight[row] * gains[k], in the width of ``acc``."""
-    for k in range(n):
-        row, code = rows[k], gains[k] * gain
-        for o in range(acc.shape[1]):
-            acc[line, o] += weight[row, o] * code
+def _add_wide_rows(acc, at, weight, column, width, rows, gains, begin, count, base, gain):
+    """acc[at + o] += gain * sum over rows of weight[row + base, column + o] * gains[k], in the width of acc."""
+    for k in range(begin, begin + count):
+        row, code = rows[k] + base, gains[k] * gain
+        for o in range(width):
+            acc[at + o] += weight[row, column + o] * code
 
 
 @njit(cache=True, nogil=True)
-def _add(mode, at_once, acc, line, weight, rows, gains, n, shift):
-    if mode == PLAIN:
-        for k in range(0, n, at_once):
-            add_rows(acc, line, weight, rows, k, min(at_once, n - k), shift)  # type: ignore[call-arg]
-    elif mode == SCALED:
-        for k in range(0, n, at_once):
-            add_scaled_rows(acc, line, weight, rows, gains, k, min(at_once, n - k), shift)  # type: ignore[call-arg]
-    else:
-        _add_wide_rows(acc, line, weight, rows, gains, n, np.int64(1) << shift)
+def _add(mode, at_once, acc, at, weight, column, width, rows, gains, begin, count, base, shift):
+    """acc[at:at + width] += the weighted rows, in as many pieces as keep sums within 16 bits."""
+    if mode == WIDE:
+        _add_wide_rows(acc, at, weight, column, width, rows, gains, begin, count, base, np.int64(1) << shift)
+        return
+    for k in range(begin, begin + count, at_once):
+        n = min(at_once, begin + count - k)
+        if mode == PLAIN:
+            add_rows(acc, at, weight, column, width, rows, k, n, base, shift)  # type: ignore[call-arg]
+        else:
+            add_scaled_rows(acc, at, weight, column, width, rows, gains, k, n, base, shift)  # type: ignore[call-arg]
 
 
 @njit(cache=True, nogil=True)
@@ -71,7 +73,7 @@ def conv(window, ptr, index, value, weight, acc, geometry, mode, at_once, collap
     """
     channels, in_height, in_width, height, width, kh, kw = geometry[:7]
     stride_y, stride_x, pad_y, pad_x, dy, dx, shift, lag, steps = geometry[7:]
-    lines = acc.reshape(acc.shape[0] * acc.shape[1], acc.shape[2])
+    flat, outs = acc.reshape(acc.size), acc.shape[2]
     run = kw if dx == 1 else 1
     for f in range(window[0], window[1]):
         if f % steps < lag:
@@ -95,8 +97,41 @@ def conv(window, ptr, index, value, weight, acc, geometry, mode, at_once, collap
                         if mode != PLAIN:
                             _copy(gains, n, value, begin, size, 0)
                         n += size
-                target = f * acc.shape[1] + (0 if collapse else y * width + x)
-                _add(mode, at_once, lines, target, weight, rows, gains, n, shift)
+                at = (f * acc.shape[1] + (0 if collapse else y * width + x)) * outs
+                _add(mode, at_once, flat, at, weight, 0, outs, rows, gains, 0, n, 0, shift)
+
+
+@njit(cache=True, nogil=True)
+def conv_scatter(window, ptr, index, value, weight, acc, geometry, mode, at_once):
+    """Conv with groups = 1, stride 1 and dilation 1 along x, from the side of the inputs.
+
+    weight int8 [kh * C_in, kw * C_out], taps along x reversed: what an event adds under one row of
+    the kernel are kw neighbouring positions, one run of accumulators. The events of a position
+    are one run of the list, so nothing is gathered.
+    """
+    channels, in_height, in_width, height, width, kh, kw = geometry[:7]
+    _, _, pad_y, pad_x, dy, _, shift, lag, steps = geometry[7:]
+    flat, outs = acc.reshape(acc.size), acc.shape[2]
+    for f in range(window[0], window[1]):
+        if f % steps < lag:
+            continue
+        for p in range(in_height * in_width):
+            line = (f - lag) * in_height * in_width + p
+            begin, count = ptr[line], ptr[line + 1] - ptr[line]
+            if count == 0:
+                continue
+            y, x = p // in_width + pad_y, p % in_width
+            first = x + pad_x - kw + 1
+            left, right = max(first, 0), min(x + pad_x + 1, width)
+            if left >= right:
+                continue
+            for ky in range(kh):
+                row = y - ky * dy
+                if 0 <= row < height:
+                    at = ((f * height + row) * width + left) * outs
+                    form = (left - first) * outs, (right - left) * outs
+                    base = (ky - x) * channels
+                    _add(mode, at_once, flat, at, weight, *form, index, value, begin, count, base, shift)
 
 
 @njit(cache=True, nogil=True)
