@@ -15,7 +15,8 @@ class CompileOptions:
     target only assumes, at no more than four times the synaptic work, else stream.
     ``attn_order``: "kv", "qk" or "auto" (the smaller table). ``channel_bins``: most neuron groups a layer's
     channels may be binned into. ``pipelined``: a new sample starts every T*P ticks instead of after the last one
-    has drained.
+    has drained. ``stream_pieces``: segments, joined by graded relays, that residual streams are cut into; 0 cuts
+    only where a stream does not fit otherwise.
     """
 
     input_encoding: Literal["host-current", "graded8"] = "host-current"
@@ -24,6 +25,7 @@ class CompileOptions:
     attn_order: Literal["auto", "kv", "qk"] = "auto"
     channel_bins: int = 4
     pipelined: bool = False
+    stream_pieces: int = 0
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -1,0 +1,103 @@
+"""Make an integer graph fit its target: lower and map it, with graded relays only where it does not fit without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from nmc_compiler.errors import CapacityError, LoweringError
+from nmc_compiler.graph import Graph
+from nmc_compiler.graph.verify import verify
+from nmc_compiler.lowering import lower
+from nmc_compiler.mapping import MappingReport, map_program
+from nmc_compiler.options import CompileOptions
+from nmc_compiler.passes.relays import CutStreams, RelaySums
+from nmc_compiler.passes.report import ConversionReport
+from nmc_compiler.program.model import Program
+from nmc_compiler.target import Target
+
+PIECES = (2, 4, 8, 16)
+
+Rates = Callable[[Graph, Program], dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A mapped Program, the graph it carries out, and how the mapping came out."""
+
+    graph: Graph
+    program: Program
+    mapping: MappingReport
+
+
+def fit(
+    graph: Graph,
+    target: Target,
+    options: CompileOptions,
+    report: ConversionReport,
+    chips: int | Literal["auto"] = 1,
+    rates: Rates | None = None,
+    seed: int = 0,
+) -> Fitted:
+    """Lower and map ``graph``; where a residual stream is too large for the cores of its readers, cut it.
+
+    ``rates`` gives spike rates for the placement. What was done to fit goes into the report's notes.
+    Raises the CapacityError of the plainest attempt where nothing fits.
+    """
+    first: CapacityError | None = None
+    for candidate, settings, steps, log in _attempts(graph, options):
+        try:
+            netlist = lower(candidate, target, settings)
+            known = None if rates is None else rates(candidate, netlist)
+            program, mapping = map_program(netlist, target, chips, known, seed)
+        except CapacityError as error:
+            first = first or error
+            continue
+        except LoweringError:
+            if first is None:
+                raise
+            continue
+        report.notes += netlist.meta.get("notes", [])
+        report.entries += log.entries
+        if first is not None:
+            report.notes.append(f"made to fit by {steps} ({str(first).split('. ')[0]})")
+        return Fitted(candidate, program, mapping)
+    assert first is not None
+    raise first
+
+
+Attempt = tuple[Graph, CompileOptions, str, ConversionReport]
+
+
+def _attempts(graph: Graph, options: CompileOptions) -> Iterator[Attempt]:
+    """Ways to carry the graph out, plainest first, each with its name and what it put in."""
+    shared = replace(options, residual="stream")
+    if options.stream_pieces:
+        yield _relayed(graph, shared, options.stream_pieces)
+        return
+    yield graph, options, "nothing", ConversionReport()
+    if options.residual == "duplicate":
+        return
+    seen = {len(graph.nodes)}
+    for pieces in (1, *PIECES):
+        attempt = _relayed(graph, shared, pieces)
+        if len(attempt[0].nodes) not in seen:
+            seen.add(len(attempt[0].nodes))
+            yield attempt
+    if options.residual == "auto":
+        yield graph, replace(options, residual="duplicate"), "duplicating residual streams", ConversionReport()
+
+
+def _relayed(graph: Graph, options: CompileOptions, pieces: int) -> Attempt:
+    log, name = ConversionReport(), "relaying sums over positions"
+    if pieces > 1:
+        graph, name = (
+            CutStreams(pieces).apply(graph, log),
+            f"cutting residual streams into up to {pieces} pieces and {name}",
+        )
+    graph = RelaySums().apply(graph, log)
+    verify(graph, event_driven=True)
+    return graph, options, name, log
