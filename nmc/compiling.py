@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,11 +15,10 @@ import numpy as np
 from nmc import _version
 from nmc.artefact import Compiled, graph_digest
 from nmc.inputs import read_samples, shape_of_graph
+from nmc_compiler.fitting import fit
 from nmc_compiler.frontends.checkpoint import Imported, import_checkpoint
 from nmc_compiler.graph import Graph
 from nmc_compiler.graph.interpret import interpret
-from nmc_compiler.lowering import lower
-from nmc_compiler.mapping import map_program
 from nmc_compiler.options import CompileOptions
 from nmc_compiler.passes.pipeline import compile_graph
 from nmc_compiler.passes.report import ConversionReport
@@ -41,10 +41,11 @@ def compile(  # the name users look for
     calib: str | os.PathLike[str] | None = None,
     input_encoding: Literal["host-current", "graded8"] = "host-current",
     input_range: tuple[float, float] = (0.0, 1.0),
-    residual: Literal["stream", "duplicate"] = "stream",
+    residual: Literal["auto", "stream", "duplicate"] = "auto",
     attn_order: Literal["auto", "kv", "qk"] = "auto",
     channel_bins: int = 4,
     pipelined: bool = False,
+    stream_pieces: int = 0,
     seed: int = 0,
     observer: Observer | None = None,
 ) -> Compiled:
@@ -55,8 +56,8 @@ def compile(  # the name users look for
     out: folder for the artefact; None keeps it in memory.  chips: how many may be used, "auto" for
     the fewest, None for the target's own default.  calib: .npz of images that are not test images;
     spike rates of the first 16 weigh the placement.  input_range: values the real input may
-    take (graded8).  seed: of the placement.  observer: called with pass name, graph and seconds
-    after each pass, and with None for a graph after lowering and mapping.
+    take (graded8).  residual, attn_order, channel_bins, pipelined, stream_pieces: see ``CompileOptions``.
+    seed: of the placement.  observer: called with pass name, graph and seconds after each pass.
 
     Equal arguments give equal bytes. Raises FrontendError, UsageError, LoweringError,
     CapacityError, VerifyError or ArtefactError, each saying what to do next.
@@ -69,18 +70,19 @@ def compile(  # the name users look for
         attn_order=attn_order,
         channel_bins=channel_bins,
         pipelined=pipelined,
+        stream_pieces=stream_pieces,
     )
     imported = import_checkpoint(Path(model), None if config is None else Path(config), family)
     notes = [_without_folders(note, model, config) for note in imported.notes]
     report = ConversionReport(notes=notes)
-    graph = compile_graph(imported.graph, chip, options, report, observer)
-    netlist = lower(graph, chip, options)
-    rates = None if calib is None else spike_rates(graph, netlist, calib)
+    quantised = compile_graph(imported.graph, chip, options, report, observer)
     wanted = chip.defaults.chips.value if chips is None else chips
-    program, mapping = map_program(netlist, chip, wanted, rates, seed)
-    graphs = {"float": imported.graph, "int": graph}
+    rates = None if calib is None else partial(spike_rates, calib=calib)
+    fitted = fit(quantised, chip, options, report, wanted, rates, seed)
+    program, mapping = fitted.program, fitted.mapping
+    graphs = {"float": imported.graph, "int": fitted.graph}
     more = {"chips": wanted, "seed": seed, "calib": None if calib is None else file_digest(calib)}
-    meta = provenance(netlist, imported, chip, options, graphs) | {"placement": more}
+    meta = provenance(program, imported, chip, options, graphs) | {"placement": more}
     compiled = Compiled(replace(program, meta=meta), report.as_json(), None, mapping, graphs)
     return compiled if out is None else compiled.save(out)
 
@@ -97,6 +99,7 @@ def provenance(
             "checkpoint": imported.checkpoint_sha256,
             "config": settings,
             "options": options.as_json(),
+            "lowered": netlist.meta.get("options", {}),
             "features": netlist.meta.get("features", []),
             "graphs": {kind: graph_digest(graph) for kind, graph in graphs.items()},
             "target": target.model_dump(mode="json", by_alias=True),

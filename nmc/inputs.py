@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,11 +29,10 @@ class Shape:
 
 @dataclass(frozen=True)
 class Samples:
-    """``images`` [N, ...] finite numbers; ``labels`` int64 [N] or None; ``source`` names them in messages."""
+    """``images`` [N, ...] finite numbers; ``labels`` int64 [N] or None."""
 
     images: np.ndarray
     labels: np.ndarray | None
-    source: str
 
 
 def shape_of_program(program: Any) -> Shape:
@@ -64,7 +62,7 @@ def read_samples(path: str | os.PathLike[str], shape: Shape, limit: int | None =
             _check_labels(labels, header.shape[0], shape.classes, f"{path}: labels")
         images = file.read("images", _limit(limit))
     _check_numbers(images, f"{path}: images")
-    return Samples(images, None if labels is None else labels[: len(images)].astype(np.int64), str(path))
+    return Samples(images, None if labels is None else labels[: len(images)].astype(np.int64))
 
 
 def as_samples(x: np.ndarray | str | os.PathLike[str], labels: Any, shape: Shape, limit: int | None = None) -> Samples:
@@ -81,7 +79,7 @@ def as_samples(x: np.ndarray | str | os.PathLike[str], labels: Any, shape: Shape
         _check_labels(known, len(images), shape.classes, "labels")
     images = images[: _limit(limit)]
     _check_numbers(images, "images")
-    return Samples(images, None if known is None else known[: len(images)].astype(np.int64), "memory")
+    return Samples(images, None if known is None else known[: len(images)].astype(np.int64))
 
 
 def _limit(limit: int | None) -> int | None:
@@ -128,8 +126,3 @@ def _check_labels(labels: np.ndarray, samples: int, classes: int, where: str) ->
             f"{where}: sample {first} has class {labels[first]}, but the network tells {classes} apart "
             f"(0 to {classes - 1}); {int(wrong.sum())} such"
         )
-
-
-def stem(path: Path) -> str:
-    """Name of a file or folder for messages, without the folders above it."""
-    return path.resolve().name

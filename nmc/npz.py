@@ -83,7 +83,9 @@ class Npz:
         """One array, or only its ``first`` rows. Sizes are checked before memory is taken."""
         with self._open(name) as stream:
             header = self._header(name, stream)
-            if header.fortran or first is None or not header.shape:
+            if first is None or not header.shape:
+                return self._array(name, stream, header, header.shape)
+            if header.fortran:  # the first rows are not the first bytes
                 return self._array(name, stream, header, header.shape)[:first]
             rows = min(max(first, 0), header.shape[0])
             return self._array(name, stream, header, (rows, *header.shape[1:]))

@@ -226,12 +226,9 @@ class _Grower:
         return self.net.lif(x, tau=tau, theta=theta, **extra)
 
     def residual(self, x: str) -> str:
-        others = self.alike([c for c in self.currents if not self.counts(c)], x)
+        """Sometimes the sum with an earlier current, or with itself."""
+        others = [*self.alike(self.currents, x), *([x] if self.chance(0.1) else [])]
         return self.net.sum(x, self.pick(others)) if others and self.chance(0.5) else x
-
-    def counts(self, x: str) -> bool:
-        node = self.net.nodes[x]
-        return node.op in ("attn", "map") or any(self.counts(u.node) for u in node.inputs if not self.net.is_event(x))
 
     def attention(self, x: str) -> str | None:
         """q, k, v of one shape in, events out."""
@@ -277,7 +274,8 @@ class _Grower:
         elif choice == "attention" and self.kinds.attention:
             self.events.append(self.attention(x))
         elif choice == "mean" and self.net.shape(x)[1:] != (1, 1):
-            self.events.append(self.neuron(self.net.mean(self.conv(x))))
+            wide = [c for c in self.currents if self.net.shape(c)[1:] != (1, 1)]
+            self.events.append(self.neuron(self.net.mean(self.pick(wide) if self.chance(0.5) else self.conv(x))))
         else:
             self.add_current(self.projection(x))
 

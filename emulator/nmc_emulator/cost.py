@@ -185,7 +185,7 @@ def mapped_energy(name: str, layers: list[Counts], chip: Counts) -> Energy:
     counts = _add([*layers, chip])
     result = profile.energy(_known(counts))
     reasons = {term: f"no published price: {profile.prices[term].note or 'not stated'}" for term in result.missing}
-    reasons |= {term: why for term, why in BOUNDS.items() if _may_be_more(term, counts)}
+    reasons |= {term: why for term, why in BOUNDS.items() if _may_be_more(term, profile, counts)}
     if counts[CROSSING]:
         reasons[CROSSING] = "no profile prices a packet between chips"
     missing = tuple(sorted(reasons))
@@ -197,9 +197,12 @@ def _known(counts: Mapping[str, int]) -> dict[str, int]:
     return {term: n for term, n in counts.items() if term != CROSSING}
 
 
-def _may_be_more(term: str, counts: Mapping[str, int]) -> bool:
-    """Whether a count known from below could be larger in this run."""
-    return counts["neuron_inactive" if term == "neuron_active" else "axon_out"] > 0
+def _may_be_more(term: str, profile: PriceProfile, counts: Mapping[str, int]) -> bool:
+    """Whether a count known from below could be larger in this run, at a price that would show."""
+    price = profile.price(term)
+    if term == "neuron_active":
+        return counts["neuron_inactive"] > 0 and price != profile.price("neuron_inactive")
+    return counts["axon_out"] > 0 and price != 0
 
 
 def _add(parts: list[Counts]) -> Counts:

@@ -147,11 +147,9 @@ class Planner:
     def _conv_events(self, e: Edge, c: Conv, acc: Ref, geometry: np.ndarray) -> None:
         kh, kw, ins, outs = c.weight.shape
         weight = np.ascontiguousarray(c.weight.reshape(kh * kw * ins, outs))
-        lists, space = self.space.events(e.src), self.space
-        room = kh * kw * ins + convs.SLACK
-        scratch = np.zeros(room, np.int32), np.zeros(room, space.dtype(lists[2]))
-        mode = convs.choose_mode(self.bounds.code[e.src], space.plain(e.src))
-        space.step(convs.conv, space.block.window, *lists, weight, acc, geometry, *mode, c.collapse, *scratch)
+        ptr, index, value = self.space.events(e.src)
+        form = geometry, c.collapse, convs.span_limit(self.bounds.code[e.src]), np.zeros((kh * kw, 3), np.int64)
+        self.space.step(convs.conv, self.space.block.window, ptr, index, value, weight, acc, *form)
 
     def _map(self, e: Edge) -> None:
         m, space, window = self.program.maps[e.index], self.space, self.space.block.window
@@ -219,7 +217,11 @@ class Planner:
         space, call = self.space, soma.lif if narrow else soma.lif_wide
         state = acc, space.buffer(("v", i), (n,), dtype), space.codes(i, flat=True)
         constants = _repeated(bias, n, dtype), _repeated(theta, n, dtype), p.dv
-        space.step(call, space.block.window, space.T, *state, *constants, self.overflow[i])
+        choice = (_shift_of(p.dv), self._wrapping(p)) if narrow else ()
+        space.step(call, space.block.window, space.T, *state, *constants, *choice, self.overflow[i])
+
+    def _wrapping(self, p: Population) -> bool | None:
+        return None if self.bounds.accumulator[p.dendrite] < soma.UNWRAPPED else True
 
     def _levels(self, i: int, p: Population, acc: Ref, n: int, bias: np.ndarray, narrow: bool) -> None:
         table = np.broadcast_to(p.thresholds.T, (p.thresholds.shape[1], p.shape[0]))  # type: ignore[union-attr]
@@ -227,7 +229,7 @@ class Planner:
         rows = np.stack([_repeated(row, n, dtype) for row in table])
         args = self.space.block.window, acc, self.space.codes(i, flat=True), _repeated(bias, n, dtype), rows
         if narrow:
-            self.space.step(soma.levels, *args, np.zeros(rows.shape[1], np.int32), self.overflow[i])
+            self.space.step(soma.levels, *args, np.zeros(rows.shape[1], np.int32), self._wrapping(p), self.overflow[i])
         else:
             self.space.step(soma.levels_wide, *args, self.overflow[i])
 
@@ -246,6 +248,12 @@ class Planner:
 def readout_size(program: Program) -> int:
     """Somas of the readout; 0 if the Program has none."""
     return next((int(np.prod(p.shape)) for p in program.populations if p.model == "readout"), 0)
+
+
+def _shift_of(dv: int) -> int | None:
+    """k where 4096 - dv is 2^(12 - k); 31 forgets everything; None for any other decay."""
+    leak = 4096 - dv
+    return 31 if leak == 0 else 13 - leak.bit_length() if leak & (leak - 1) == 0 else None
 
 
 def _fits(values: np.ndarray) -> bool:

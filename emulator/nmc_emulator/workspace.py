@@ -11,7 +11,7 @@ import numpy as np
 from nmc_compiler.program.model import Program
 
 from .bounds import INT32, Bounds
-from .kernels.conv import SLACK
+from .kernels.conv import value_type
 from .memory import Ref, Step
 
 
@@ -93,14 +93,12 @@ class Workspace:
         small = self.bounds.code[population] <= 1
         return small and code_type(self.program, self.bounds, population) is np.uint8
 
-    def events(self, population: int) -> tuple[Ref, Ref, Ref]:
-        """Event lists of a population: ptr, index, value (empty for plain spikes)."""
+    def events(self, population: int) -> tuple[Ref, Ref, Ref | None]:
+        """Event lists of a population: ptr, index, value (None for plain spikes)."""
         c, h, w = self.program.populations[population].shape
-        size = self.frames * h * w * c + SLACK
-        values = 0 if self.plain(population) else size
-        wide: type = np.int32 if self.bounds.code[population] <= INT32 else np.int64
-        return (
-            self.buffer(("ptr", population), (self.frames * h * w + 1,), np.int32),
-            self.buffer(("index", population), (size,), np.int32),
-            self.buffer(("value", population), (values,), wide),
-        )
+        size = self.frames * h * w * c + 1
+        ptr = self.buffer(("ptr", population), (self.frames * h * w + 1,), np.int32)
+        index = self.buffer(("index", population), (size,), np.int32)
+        if self.plain(population):
+            return ptr, index, None
+        return ptr, index, self.buffer(("value", population), (size,), value_type(self.bounds.code[population]))

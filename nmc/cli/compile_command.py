@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
         attn_order=args.attn_order,
         channel_bins=args.channel_bins,
         pipelined=args.pipelined,
+        stream_pieces=args.stream_pieces,
         seed=args.seed,
         observer=_observer(args),
     )

@@ -84,9 +84,17 @@ def _compile(commands: Subparsers) -> None:
     )
     add(
         "--residual",
-        choices=("stream", "duplicate"),
-        default="stream",
-        help="residual stream: shared accumulators, or all fan-in once per reader",
+        choices=("auto", "stream", "duplicate"),
+        default="auto",
+        help="residual streams: shared accumulators, or all fan-in once per reader "
+        "(default: duplicate where the target then does only what it is documented to do)",
+    )
+    add(
+        "--stream-pieces",
+        type=positive,
+        default=0,
+        metavar="N",
+        help="segments of residual streams, joined by relays (default: cut only what does not fit)",
     )
     add(
         "--attn-order",

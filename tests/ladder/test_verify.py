@@ -228,6 +228,23 @@ def test_a_wrong_logit_is_caught(built: Path, tmp_path: Path) -> None:
     assert (rung.ok, rung.mismatches, rung.first["image"], rung.first["layer"]) == (False, 1, 7, "logits")
 
 
+def test_logits_of_unrecorded_images_may_be_off_by_as_few_flips_as_recorded_ones(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can see the flip there: the image counts as one, one in a million is still the rate."""
+    with np.load(VECTORS) as file:
+        logits = file["logits"].copy()
+    logits[12, 2] += 3e-4
+    vectors = golden(tmp_path, logits=logits)
+    rung = nmc.verify(built, vectors, limit=16).rungs[0]
+    assert (rung.mismatches, rung.first["image"], rung.numbers["images_with_logits_off"]) == (1, 12, 1)
+    monkeypatch.setattr("nmc.ladder.rungs.FLIP_RATE", 2e-6)  # 0.9 million spikes: now one flip is allowed
+    rung = nmc.verify(built, vectors, limit=16).rungs[0]
+    assert rung.ok and rung.first is None and rung.numbers["images_with_logits_off"] == 1
+    logits[13, 2] += 3e-4
+    assert nmc.verify(built, golden(tmp_path, logits=logits), limit=16).rungs[0].mismatches == 2
+
+
 def test_an_accuracy_that_quantisation_changed_is_caught(built: Path) -> None:
     """An integer graph that tells two classes for each other."""
     compiled = nmc.load(built)

@@ -156,10 +156,10 @@ def test_terms_of_each_layer_by_hand() -> None:
     assert (c["synop_dense"], c["synop_conv"], c["spike_out"], c["neuron_inactive"]) == (9, 0, 0, 12)
 
 
-@pytest.mark.parametrize(
-    ("role", "term"),
-    [("or", "gate_op"), ("and", "gate_op"), ("pool", "pool_op"), ("relay", "relay_event"), ("neuron", "accumulator_add")],
-)  # fmt: skip
+ROLES = {"or": "gate_op", "and": "gate_op", "pool": "pool_op", "relay": "relay_event", "neuron": "accumulator_add"}
+
+
+@pytest.mark.parametrize(("role", "term"), ROLES.items())
 def test_map_operations_are_priced_by_role(role: str, term: str) -> None:
     p = program()
     p = replace(p, populations=(p.populations[0], replace(p.populations[1], role=role), p.populations[2]))
@@ -215,7 +215,8 @@ def test_energy_under_the_fit_by_hand() -> None:
     found = energy("loihi1-sanafe-fit", p, counters(p, **TABLES))
     expected = 35.5 * 9 + 33.6 * 5 + 35.5 * 8 + 72.8 * 11 + 51.2 * 41 + 69.3 * 8 + 111 * 6 + 3 * 7 + 4.2 * 3
     assert found.total_pj == pytest.approx(expected, rel=1e-12)
-    assert set(found.missing) == {"host_mac", "host_message", "neuron_active", "static", "within_tile_spike"}
+    # packets within a tile cost nothing under this fit, so it does not matter how many they are
+    assert set(found.missing) == {"host_mac", "host_message", "neuron_active", "static"}
 
 
 def test_the_labels_say_whose_prices_they_are() -> None:
@@ -241,7 +242,7 @@ def test_terms_that_did_not_happen_are_not_missing() -> None:
 )
 def test_a_term_without_a_price_is_never_zero_silently(table: str, term: str) -> None:
     p = program(
-        transfers=(Transfer("t", 0, 0, 0, "maxpool"),),
+        transfers=(Transfer("t", 0, 1, 1, "sum"),),
         dynamics=(Dynamic("d", 0, 0, 0, 1, 1, 1, 1, 1, 0, 100),),
     )
     for name in MAPPED_PROFILES:

@@ -102,7 +102,7 @@ def test_a_batch_norm_of_a_convolution_that_is_read_elsewhere_is_refused() -> No
         run(graph, FoldBatchNorm())
 
 
-# --- chains of convolutions -----------------------------------------------------------------------------------
+# --- chains of convolutions ---------------------------------------------------------------------------------
 
 
 def test_repconv_is_one_convolution_up_to_the_border() -> None:
@@ -122,7 +122,9 @@ def test_the_weights_of_repconv_are_the_published_product() -> None:
     net, s = spikes()
     before = net.readout(net.lif(net.repconv(s, 4), "last"))
     after = run(before, FoldBatchNorm(), FoldConvs())
-    w1, dw, pw = (before.tensor(n, "weight") for n in before if n.op == "conv2d" and n.id not in ("conv2d1", "conv2d11"))
+    w1, dw, pw = (
+        before.tensor(n, "weight") for n in before if n.op == "conv2d" and n.id not in ("conv2d1", "conv2d11")
+    )
     affine = []
     for bn in (n for n in before if n.op == "batch_norm"):
         gamma, beta, mean, var = (before.tensor(bn, k) for k in ("weight", "bias", "mean", "var"))
@@ -228,7 +230,7 @@ def test_the_fold_does_not_change_what_is_exact_already() -> None:
     assert run(graph, FoldBatchNorm(), FoldConvs()) == graph
 
 
-# --- constant scales --------------------------------------------------------------------------------------------
+# --- constant scales ----------------------------------------------------------------------------------------
 
 
 def test_layer_scale_becomes_weight_and_bias() -> None:
@@ -293,7 +295,7 @@ def test_a_scale_with_nothing_to_fold_into_is_refused(graph: Graph, text: str) -
     assert str(error.value) == text
 
 
-# --- tensor keys --------------------------------------------------------------------------------------------------
+# --- tensor keys --------------------------------------------------------------------------------------------
 
 
 def test_a_new_tensor_never_takes_the_place_of_another() -> None:

@@ -33,7 +33,7 @@ def bias_of(graph: Graph, name: str) -> np.ndarray | None:
     return graph.tensor(named(graph, name), "bias")
 
 
-# --- dead nodes ---------------------------------------------------------------------------------------------------
+# --- dead nodes ---------------------------------------------------------------------------------------------
 
 
 def test_nodes_without_a_path_to_the_read_out_go_and_are_reported() -> None:
@@ -56,7 +56,7 @@ def test_a_graph_without_dead_nodes_stays_as_it_is() -> None:
     assert run(graph, DropDead()) == graph
 
 
-# --- biases ------------------------------------------------------------------------------------------------------
+# --- biases -------------------------------------------------------------------------------------------------
 
 
 def test_every_way_of_a_bias_to_a_neuron() -> None:
@@ -122,17 +122,15 @@ def test_the_bias_of_multilevel_codes_is_added_once_not_per_slot() -> None:
 def test_what_should_have_been_folded_is_refused(op: str, text: str) -> None:
     net, s = spikes()
     y = net.conv(s, 3, bias=1.0)
-    if op == "scale":
-        y = net.add("scale", y, factor=2)
-    else:
-        y = net.norm(y) if op == "batch_norm" else net.conv(y, 3)
+    made = {"scale": lambda: net.add("scale", y, factor=2), "batch_norm": lambda: net.norm(y)}
+    y = made.get(op, lambda: net.conv(y, 3))()
     graph = net.readout(net.lif(y, "last"))
     with pytest.raises(LoweringError) as error:
         run(graph, HoistBias())
     assert str(error.value) == text
 
 
-# --- sums of events -------------------------------------------------------------------------------------------------
+# --- sums of events -----------------------------------------------------------------------------------------
 
 
 def test_the_terms_of_a_sum_become_parallel_projections() -> None:
@@ -203,6 +201,4 @@ def test_what_is_not_linear_in_a_sum_of_spikes_refuses_it(reader: str) -> None:
     with pytest.raises(LoweringError) as error:
         run(graph, DistributeSums())
     node = next(n for n in graph if n.op == reader)
-    assert str(error.value) == (
-        f"{reader} '%{node.id}' reads a sum of spikes ('%{x}'); only linear layers can"
-    )
+    assert str(error.value) == (f"{reader} '%{node.id}' reads a sum of spikes ('%{x}'); only linear layers can")

@@ -329,7 +329,7 @@ class _Quantizer:
         facts: dict[str, Any] = {}
         if bias is not None and bias.any():
             plan["bias"], facts = self._quantise_bias(reader, bias.astype(np.float64) * scale * GRAIN)
-        bound = float((self._bound(reader) * scale).max())
+        bound = float(self._planned_bound(reader, plan).max())
         piled = bound * self._pile(reader)
         if reader.op == "lif":
             facts |= self._plan_lif(reader, scale, plan)
@@ -341,6 +341,18 @@ class _Quantizer:
             current_max=self.options.current_max, can_overflow=bool(piled > self.options.current_max), **facts,
         )  # fmt: skip
         return plan
+
+    def _planned_bound(self, reader: Node, plan: dict[str, Any]) -> np.ndarray:
+        """Largest |current + bias| of each channel, statically, [C], in the integers that were chosen."""
+
+        def weight(conv: Node) -> np.ndarray:
+            chosen = self.plans[conv.id]
+            power = chosen["frac"] - chosen["shift"] if "frac" in chosen else chosen["shift"]
+            return self.tensors[chosen["key"]].astype(np.float64) * 2.0**power
+
+        bound = static_bound(self.graph, self.by_id[reader.operands[0]], weight, self._span) / 2.0 ** plan["rshift"]
+        bound = bound + 1.0  # the host rounds, and a shift rounds down
+        return bound + np.abs(plan["bias"]) / GRAIN if "bias" in plan else bound
 
     def _pile(self, reader: Node) -> float:
         """How many times its largest current a membrane potential can come to within T timesteps."""

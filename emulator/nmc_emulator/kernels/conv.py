@@ -1,16 +1,13 @@
 """Conv-addressed projections: event-driven sums of int8 weight rows.
 
-For each output position the active inputs under the kernel window are gathered into a list of
-weight rows, and the rows are added: a[o] += (sum of w[tap, i, o] * code) << shift.
+For each output position the runs of active inputs under the kernel window are collected, and their
+weight rows added: a[o] += (sum of w[tap, i, o] * code) << shift.
 """
 
 import numpy as np
 from numba import njit
 
 from .rows import add_rows, add_scaled_rows, rows_at_once
-
-PLAIN, SCALED, WIDE = 0, 1, 2  # codes are 1; codes leave room for sums in 16 bits; any codes
-SLACK = 8  # event lists are copied this many entries at a time, so they and ``rows`` are longer by as many
 
 
 def pack_geometry(source, grid, kernel, stride, pad, dilation, shift, lag, steps):
@@ -19,57 +16,46 @@ def pack_geometry(source, grid, kernel, stride, pad, dilation, shift, lag, steps
     return np.array(fields, np.int64).reshape(16)
 
 
-def choose_mode(bound, plain):
-    """(mode, rows summed at once) for sources with |code| <= bound; ``plain``: every event has code 1."""
-    if plain:
-        return PLAIN, rows_at_once(1)
-    at_once = rows_at_once(max(bound, 1))
-    return (SCALED, at_once) if at_once >= SLACK else (WIDE, 1)
+def value_type(bound):
+    """Type of event values with |code| <= bound: int16 where several rows can be summed in 16 bits."""
+    return np.int16 if rows_at_once(bound) >= 8 else np.int64
+
+
+def span_limit(bound):
+    """Rows that may be added in one go for |code| <= bound: no limit where sums are as wide as acc."""
+    return rows_at_once(bound) if value_type(bound) is np.int16 else 2**31
 
 
 @njit(cache=True, nogil=True)
-def _add_wide_rows(acc, at, weight, column, width, rows, gains, begin, count, base, gain):
-    """acc[at + o] += gain * sum over rows of weight[row + base, column + o] * gains[k], in the width of acc."""
-    for k in range(begin, begin + count):
-        row, code = rows[k] + base, gains[k] * gain
-        for o in range(width):
-            acc[at + o] += weight[row, column + o] * code
+def _add_wide_rows(acc, at, weight, index, value, spans, count, gain):
+    """acc[at + o] += gain * sum of weight[index[e] + base, o] * value[e], in the width of acc."""
+    for s in range(count):
+        begin, size, base = spans[s]
+        for e in range(begin, begin + size):
+            row, code = index[e] + base, value[e] * gain
+            for o in range(weight.shape[1]):
+                acc[at + o] += weight[row, o] * code
 
 
 @njit(cache=True, nogil=True)
-def _add(mode, at_once, acc, at, weight, column, width, rows, gains, begin, count, base, shift):
-    """acc[at:at + width] += the weighted rows, in as many pieces as keep sums within 16 bits."""
-    if mode == WIDE:
-        _add_wide_rows(acc, at, weight, column, width, rows, gains, begin, count, base, np.int64(1) << shift)
-        return
-    for k in range(begin, begin + count, at_once):
-        n = min(at_once, begin + count - k)
-        if mode == PLAIN:
-            add_rows(acc, at, weight, column, width, rows, k, n, base, shift)  # type: ignore[call-arg]
-        else:
-            add_scaled_rows(acc, at, weight, column, width, rows, gains, k, n, base, shift)  # type: ignore[call-arg]
+def _add(acc, at, weight, index, value, spans, count, shift):
+    """acc[at ...] += the rows of ``count`` spans. Which of the three is known when compiling."""
+    if value is None:
+        add_rows(acc, at, weight, index, spans, count, shift)  # type: ignore[call-arg]
+    elif value.itemsize == 2:
+        add_scaled_rows(acc, at, weight, index, value, spans, count, shift)  # type: ignore[call-arg]
+    else:
+        _add_wide_rows(acc, at, weight, index, value, spans, count, np.int64(1) << shift)
 
 
 @njit(cache=True, nogil=True)
-def _copy(target, at, source, begin, size, base):
-    """target[at:at + size] = source[begin:begin + size] + base, and up to SLACK - 1 entries more.
-
-    Runs are a few entries long: whole blocks without a remainder are twice as fast. Unsigned
-    indices need no check for wraparound.
-    """
-    at, begin = np.uint64(at), np.uint64(begin)
-    for e in range(np.uint64(0), np.uint64(size), np.uint64(SLACK)):
-        for j in range(np.uint64(0), np.uint64(SLACK)):
-            target[at + e + j] = source[begin + e + j] + base
-
-
-@njit(cache=True, nogil=True)
-def conv(window, ptr, index, value, weight, acc, geometry, mode, at_once, collapse, rows, gains):
+def conv(window, ptr, index, value, weight, acc, geometry, collapse, at_once, spans):
     """Conv with groups = 1. weight int8 [kh * kw * C_in, C_out].
 
-    ptr, index, value: event lists of the source, with SLACK; acc [F, P_out, C_out] ([F, 1, C_out]
-    with ``collapse``); rows int32, gains: room for kh * kw * C_in + SLACK entries. With dilation 1
-    along x the events under one row of the kernel are one run of the list; otherwise every tap is.
+    ptr, index, value (None for plain spikes): event lists of the source; acc [F, P_out, C_out]
+    ([F, 1, C_out] with ``collapse``); at_once: rows whose sum fits 16 bits; spans int64
+    [kh * kw, 3]. With dilation 1 along x the events under one row of the kernel are one run of
+    the list; otherwise every tap is.
     """
     channels, in_height, in_width, height, width, kh, kw = geometry[:7]
     stride_y, stride_x, pad_y, pad_x, dy, dx, shift, lag, steps = geometry[7:]
@@ -82,7 +68,8 @@ def conv(window, ptr, index, value, weight, acc, geometry, mode, at_once, collap
             top = y * stride_y - pad_y
             origin = ((f - lag) * in_height + top) * in_width
             for x in range(width):
-                n = 0
+                at = (f * acc.shape[1] + (0 if collapse else y * width + x)) * outs
+                count, rows = 0, 0
                 for ky in range(kh):
                     if top + ky * dy < 0 or top + ky * dy >= in_height:
                         continue
@@ -92,46 +79,16 @@ def conv(window, ptr, index, value, weight, acc, geometry, mode, at_once, collap
                         left, right = max(column, 0), min(column + run, in_width)
                         if left >= right:
                             continue
-                        begin, size = ptr[line + left], ptr[line + right] - ptr[line + left]
-                        _copy(rows, n, index, begin, size, np.int32((ky * kw + kx - column) * channels))
-                        if mode != PLAIN:
-                            _copy(gains, n, value, begin, size, 0)
-                        n += size
-                at = (f * acc.shape[1] + (0 if collapse else y * width + x)) * outs
-                _add(mode, at_once, flat, at, weight, 0, outs, rows, gains, 0, n, 0, shift)
-
-
-@njit(cache=True, nogil=True)
-def conv_scatter(window, ptr, index, value, weight, acc, geometry, mode, at_once):
-    """Conv with groups = 1, stride 1 and dilation 1 along x, from the side of the inputs.
-
-    weight int8 [kh * C_in, kw * C_out], taps along x reversed: what an event adds under one row of
-    the kernel are kw neighbouring positions, one run of accumulators. The events of a position
-    are one run of the list, so nothing is gathered.
-    """
-    channels, in_height, in_width, height, width, kh, kw = geometry[:7]
-    _, _, pad_y, pad_x, dy, _, shift, lag, steps = geometry[7:]
-    flat, outs = acc.reshape(acc.size), acc.shape[2]
-    for f in range(window[0], window[1]):
-        if f % steps < lag:
-            continue
-        for p in range(in_height * in_width):
-            line = (f - lag) * in_height * in_width + p
-            begin, count = ptr[line], ptr[line + 1] - ptr[line]
-            if count == 0:
-                continue
-            y, x = p // in_width + pad_y, p % in_width
-            first = x + pad_x - kw + 1
-            left, right = max(first, 0), min(x + pad_x + 1, width)
-            if left >= right:
-                continue
-            for ky in range(kh):
-                row = y - ky * dy
-                if 0 <= row < height:
-                    at = ((f * height + row) * width + left) * outs
-                    form = (left - first) * outs, (right - left) * outs
-                    base = (ky - x) * channels
-                    _add(mode, at_once, flat, at, weight, *form, index, value, begin, count, base, shift)
+                        begin, end = ptr[line + left], ptr[line + right]
+                        base = (ky * kw + kx - column) * channels
+                        while begin < end:
+                            size = min(end - begin, at_once - rows)
+                            spans[count, 0], spans[count, 1], spans[count, 2] = begin, size, base
+                            count, rows, begin = count + 1, rows + size, begin + size
+                            if rows == at_once:
+                                _add(flat, at, weight, index, value, spans, count, shift)
+                                count, rows = 0, 0
+                _add(flat, at, weight, index, value, spans, count, shift)
 
 
 @njit(cache=True, nogil=True)

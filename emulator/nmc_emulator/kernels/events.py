@@ -10,10 +10,9 @@ def list_events(window, codes, segments, width, ptr, index, value, count):
 
     codes [F, P, C]; segments [S + 1] channel bounds; ptr [F * P + 1]; index: channel plus C times
     the column x of the position, so that events of neighbouring columns make one run;
-    value: codes of graded events (empty for plain spikes); count [F, S, P] events per segment.
+    value: codes of graded events, None for plain spikes; count [F, S, P] events per segment.
     """
     _, positions, channels = codes.shape
-    graded = len(value) > 0
     n = np.uint64(ptr[window[0] * positions])  # unsigned: an index that needs no check for wraparound
     for f in range(window[0], window[1]):
         for p in range(positions):
@@ -22,7 +21,7 @@ def list_events(window, codes, segments, width, ptr, index, value, count):
                 before = n
                 for c in range(np.uint64(segments[s]), np.uint64(segments[s + 1])):
                     index[n] = np.int32(c) + offset
-                    if graded:
+                    if value is not None:
                         value[n] = row[c]
                     n += np.uint64(row[c] != 0)
                 count[f, s, p] = n - before

@@ -13,6 +13,7 @@ LIMIT = 1 << 23
 ACCUMULATOR, CURRENT, POTENTIAL, PAYLOAD = 0, 1, 2, 3  # indices into ``over``
 NARROW = 1 << 24  # |a| up to here, every intermediate value fits 32 bits
 NARROW_BIAS = 1 << 29
+UNWRAPPED = 1 << 17  # |a| below this, u does not wrap
 
 
 @njit(cache=True, nogil=True)
@@ -65,20 +66,28 @@ def lif_wide(window, steps, acc, v, codes, bias, theta, dv, over):
 
 
 @njit(cache=True, nogil=True)
-def _drive(a, bias):
-    """32 bits: (u + bias, whether u = a << 6 wrapped), for |a| <= 2^24 and |bias| <= 2^29."""
+def _drive(a, bias, wrapping):
+    """32 bits: (u + bias, whether u = a << 6 wrapped), for |a| <= NARROW and |bias| <= NARROW_BIAS."""
     u = np.int32(a << 6)
+    if wrapping is None:
+        return np.int32(u + bias), False
     turns = np.int32(np.int32(u > LIMIT) - np.int32(u <= -LIMIT))
     return np.int32(u - (turns << 24) + bias), turns != 0
 
 
 @njit(cache=True, nogil=True)
-def _lif_row(acc, v, codes, bias, theta, leak, over):
+def _decay32(v, leak, shift):
+    """32 bits: D(v, 4096 - leak); with a ``shift``, leak = 2^(12 - shift)."""
+    kept = np.int32(np.int64(abs(v)) * leak >> 12) if shift is None else np.int32(abs(v) >> shift)
+    return kept if v >= 0 else np.int32(-kept)
+
+
+@njit(cache=True, nogil=True)
+def _lif_row(acc, v, codes, bias, theta, leak, shift, wrapping, over):
     wraps, clips = np.int32(0), np.int32(0)
     for i in range(len(acc)):
-        drive, wrapped = _drive(acc[i], bias[i])
-        kept = np.int32(np.int64(abs(v[i])) * leak >> 12)
-        potential = np.int32((kept if v[i] >= 0 else np.int32(-kept)) + drive)
+        drive, wrapped = _drive(acc[i], bias[i], wrapping)
+        potential = np.int32(_decay32(v[i], leak, shift) + drive)
         clipped = min(max(potential, np.int32(-LIMIT + 1)), np.int32(LIMIT - 1))
         spike = clipped > theta[i]
         codes[i] = spike
@@ -90,8 +99,12 @@ def _lif_row(acc, v, codes, bias, theta, leak, over):
 
 
 @njit(cache=True, nogil=True)
-def lif(window, steps, acc, v, codes, bias, theta, dv, over):
-    """LIF in 32-bit arithmetic, for |a| <= 2^24, |bias| and |theta| <= 2^29; v int32 [n]."""
+def lif(window, steps, acc, v, codes, bias, theta, dv, shift, wrapping, over):
+    """LIF in 32-bit arithmetic, for |a| <= NARROW, |bias| and |theta| <= NARROW_BIAS; v int32 [n].
+
+    shift: k if 4096 - dv = 2^(12 - k), else None.  wrapping: None if |a| < UNWRAPPED, else True.
+    Both are compiled in: None takes its branch out of the loop.
+    """
     n, block = acc.shape[1], len(bias)
     leak = np.int64(4096 - dv)
     for start in range(0, n, block):
@@ -100,7 +113,7 @@ def lif(window, steps, acc, v, codes, bias, theta, dv, over):
             if f % steps == 0:
                 v[start:stop] = 0
             row, out, size = acc[f, start:stop], codes[f, start:stop], stop - start
-            _lif_row(row, v[start:stop], out, bias[:size], theta[:size], leak, over)
+            _lif_row(row, v[start:stop], out, bias[:size], theta[:size], leak, shift, wrapping, over)
 
 
 @njit(cache=True, nogil=True)
@@ -121,10 +134,10 @@ def levels_wide(window, acc, codes, bias, thresholds, over):
 
 
 @njit(cache=True, nogil=True)
-def _levels_row(acc, v, codes, bias, thresholds, over):
+def _levels_row(acc, v, codes, bias, thresholds, wrapping, over):
     wraps, clips = np.int32(0), np.int32(0)
     for i in range(len(acc)):
-        potential, wrapped = _drive(acc[i], bias[i])
+        potential, wrapped = _drive(acc[i], bias[i], wrapping)
         v[i] = min(max(potential, np.int32(-LIMIT + 1)), np.int32(LIMIT - 1))
         wraps = np.int32(wraps + wrapped)
         clips = np.int32(clips + (potential != v[i]))
@@ -138,14 +151,14 @@ def _levels_row(acc, v, codes, bias, thresholds, over):
 
 
 @njit(cache=True, nogil=True)
-def levels(window, acc, codes, bias, thresholds, v, over):
-    """Level table in 32-bit arithmetic, for |a| <= 2^24 and |bias| <= 2^29. v int32 [block] is scratch."""
+def levels(window, acc, codes, bias, thresholds, v, wrapping, over):
+    """Level table in 32-bit arithmetic; v int32 [block] is scratch, the rest as for ``lif``."""
     n, block = acc.shape[1], len(bias)
     for f in range(window[0], window[1]):
         for start in range(0, n, block):
             stop = min(start + block, n)
             row, out, size = acc[f, start:stop], codes[f, start:stop], stop - start
-            _levels_row(row, v[:size], out, bias[:size], thresholds[:, :size], over)
+            _levels_row(row, v[:size], out, bias[:size], thresholds[:, :size], wrapping, over)
 
 
 @njit(cache=True, nogil=True)
