@@ -86,11 +86,13 @@ def test_calibration_samples_weigh_the_placement(nmc, as_json, tmp_path: Path) -
     "options",
     [
         ["--residual", "duplicate"],
+        ["--residual", "stream"],
+        ["--stream-pieces", "2"],
         ["--pipelined"],
         ["--chips", "auto", "--target", "generic-mesh", "--residual", "duplicate"],
         ["--input-encoding", "graded8"],
     ],
-    ids=lambda options: options[-1].strip("-"),
+    ids=lambda options: "-".join(options).strip("-"),
 )
 def test_options_change_the_program_and_nothing_of_what_it_rests_on(nmc, as_json, tmp_path, built, options) -> None:
     told = as_json(nmc("compile", SMALL / "model.pt", "-o", tmp_path / "b", "--json", *options))

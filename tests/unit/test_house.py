@@ -105,7 +105,7 @@ def test_the_wheel_holds_every_module_and_data_file(wheel: list[str]) -> None:
         f"{package}/{path.relative_to(folder).as_posix()}"
         for package, folder in PACKAGES.items()
         for path in folder.rglob("*")
-        if path.is_file() and path.suffix != ".pyc"
+        if path.is_file() and "__pycache__" not in path.parts
     }
     assert any(name.endswith(".yaml") for name in expected)
     assert expected - set(wheel) == set()

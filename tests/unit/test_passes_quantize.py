@@ -35,7 +35,7 @@ def spikes(timesteps: int = 2) -> tuple[Net, str]:
     return net, net.lif(net.conv(net.input(2, 4, 4), 3, 3, pad=1), "first", theta=0.4)
 
 
-# --- the pipeline -----------------------------------------------------------------------------------------------
+# --- the pipeline -------------------------------------------------------------------------------------------
 
 
 def test_the_passes_in_order() -> None:
@@ -76,7 +76,7 @@ def test_a_report_is_plain_json() -> None:
     assert report.as_json()["schema"] == "nmc.conversion/1"
 
 
-# --- what is refused -----------------------------------------------------------------------------------------------
+# --- what is refused ----------------------------------------------------------------------------------------
 
 
 def one_lif(**lif) -> Graph:
@@ -122,45 +122,40 @@ def drowned() -> Graph:
     return net.readout(net.lif(net.mean(net.conv(s, 3, weight=1.0)), "last", theta=1e-6))
 
 
-REFUSED = {
-    "neuron 'last' has reset 'soft'; profile loihi2 resets hard": (one_lif, {"reset": "soft"}),
-    "neuron 'last' has reset 'none'; profile loihi2 resets hard": (one_lif, {"reset": "none"}),
-    "neuron 'last' has a threshold 0 above its reset and an input gain of 1; both must be above 0 on this target": (
-        one_lif, {"theta": 0.0},
-    ),
-    "neuron 'last' has a threshold -0.5 above its reset and an input gain of 1; both must be above 0 on this target": (
-        one_lif, {"theta": 0.5, "v_reset": 1.0},
-    ),
-    "neuron 'last' has a threshold 1 above its reset and an input gain of -0.5; both must be above 0 on this target": (
-        negative_scale, {"kind": "lif"},
-    ),
-    "neuron 'last' has a threshold 1 above its reset and an input gain of -0.5; both must be above 0 on this target"
-    "": (negative_scale, {"kind": "levels"}),
-    "'%attn3' (a count) is added to weighted currents; no neuron here does that": (counts, {"extra": "weights"}),
-    "counts of '%attn3' have 2 different steps and 1 reader(s); one of each is lowered": (counts, {"extra": "steps"}),
-    "counts of '%attn3' have 1 different steps and 2 reader(s); one of each is lowered": (counts, {"extra": "readers"}),
-    "counts of '%attn3' are scaled by -0.125; a factor above 0 is lowered": (counts, {"extra": "negative"}),
-    "neuron 'last' reads counts and has a bias; not lowered": (counts, {"extra": "bias"}),
-    "neuron 'last' has reset 'soft'; profile loihi2 resets hard ": (counts, {"extra": "soft"}),
-    "readout 'head' reads counts; only lif and multilevel are lowered": (counts, {"extra": "readout"}),
-    "max-pool on multi-level spikes after 'codes' is not lowered": (pooled_codes, {}),
-    "neuron 'first' reads real values ('%input0'); put a convolution between": (direct, {}),
-}  # fmt: skip
+NOT_ABOVE_0 = (
+    "neuron 'last' has a threshold {} above its reset and an input gain of {}; both must be above 0 on this target"
+)
+REFUSED = [
+    (one_lif, {"reset": "soft"}, "neuron 'last' has reset 'soft'; profile loihi2 resets hard"),
+    (one_lif, {"reset": "none"}, "neuron 'last' has reset 'none'; profile loihi2 resets hard"),
+    (one_lif, {"theta": 0.0}, NOT_ABOVE_0.format(0, 1)),
+    (one_lif, {"theta": 0.5, "v_reset": 1.0}, NOT_ABOVE_0.format(-0.5, 1)),
+    (negative_scale, {"kind": "lif"}, NOT_ABOVE_0.format(1, -0.5)),
+    (negative_scale, {"kind": "levels"}, "neuron 'last' has an input gain of -0.5; it must be above 0 on this target"),
+    (counts, {"extra": "weights"}, "'%attn3' (a count) is added to weighted currents; no neuron here does that"),
+    (counts, {"extra": "steps"}, "counts of '%attn3' have 2 different steps and 1 reader(s); one of each is lowered"),
+    (counts, {"extra": "readers"}, "counts of '%attn3' have 1 different steps and 2 reader(s); one of each is lowered"),
+    (counts, {"extra": "negative"}, "counts of '%attn3' are scaled by -0.125; a factor above 0 is lowered"),
+    (counts, {"extra": "bias"}, "neuron 'last' reads counts and has a bias; not lowered"),
+    (counts, {"extra": "soft"}, "neuron 'last' has reset 'soft'; profile loihi2 resets hard"),
+    (counts, {"extra": "readout"}, "readout 'head' reads counts; only lif and multilevel are lowered"),
+    (pooled_codes, {}, "max-pool on multi-level spikes after 'codes' is not lowered"),
+    (direct, {}, "neuron 'first' reads real values ('%input0'); put a convolution between"),
+]
 
 
-@pytest.mark.parametrize("text", REFUSED)
-def test_what_the_integer_neurons_cannot_do_is_refused(text: str) -> None:
-    make, arguments = REFUSED[text]
+@pytest.mark.parametrize(("make", "arguments", "text"), REFUSED)
+def test_what_the_integer_neurons_cannot_do_is_refused(make, arguments: dict, text: str) -> None:
     with pytest.raises(LoweringError) as error:
         compiled(make(**arguments))
-    assert str(error.value) == text.strip()
+    assert str(error.value) == text
 
 
 def test_a_threshold_below_one_unit_of_the_current_is_refused() -> None:
     with pytest.raises(LoweringError) as error:
         compiled(drowned())
     assert str(error.value) == (
-        "threshold of 'last' would be 0.044 units of its current, whose largest value is 3e+06 thresholds and fills "
+        "threshold of 'last' would be 0.0081 units of its current, whose largest value is 1.5e+06 thresholds and fills "
         "the register; retrain with smaller weights before this neuron"
     )
 
@@ -183,7 +178,7 @@ def test_options_that_mean_nothing_are_refused(options: dict, kind: type, text: 
     assert str(error.value) == text
 
 
-# --- the first layer -------------------------------------------------------------------------------------------------
+# --- the first layer ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -196,10 +191,10 @@ def test_graded_input_codes(low: float, high: float, scale: float, codes: tuple[
     encode = next(n for n in after if n.op == "encode")
     assert encode.attr("scale") == scale and (encode.attr("lo"), encode.attr("hi")) == codes
     images = low + (high - low) * random_images(graph, 0, 30)
-    real, made = interpret(graph, images, record="all"), interpret(after, images, record="all")
+    real = interpret(graph, images, record=["first"])
+    made = interpret(after, images, record=["first"], values=[encode.id])
     assert (real.codes["first"] != made.codes["first"]).mean() < 0.02
-    assert made.codes["input"].min() < codes[0] + 0.1 * (codes[1] - codes[0])
-    assert made.codes["input"].max() > codes[1] - 0.1 * (codes[1] - codes[0])
+    np.testing.assert_array_equal(made.values[encode.id][0], np.rint(images.astype(np.float64) * scale))
 
 
 def test_an_input_outside_its_range_is_refused_by_the_encoder() -> None:
@@ -238,7 +233,7 @@ def test_host_weights_of_any_size_fit_their_shift(size: float) -> None:
     assert (real.codes["s"] != made.codes["s"]).mean() < 0.005
 
 
-# --- weights and scales ------------------------------------------------------------------------------------------------
+# --- weights and scales -------------------------------------------------------------------------------------
 
 
 def test_one_weight_for_codes_of_unlike_norms_becomes_two() -> None:
@@ -260,7 +255,7 @@ def test_four_bit_weights() -> None:
     after, entries = compiled(one_lif(), LOIHI.model_copy(update={"core": core}))
     for n in (n for n in after if n.op == "conv2d"):
         weight = after.tensor(n, "weight")
-        assert weight.dtype == np.int8 and np.abs(weight).max() == 7 and n.attr("shift") >= 5
+        assert weight.dtype == np.int8 and 4 <= np.abs(weight).max() <= 7 and n.attr("shift") >= 5
     assert {e["bits"] for e in entries.values() if e["kind"] == "weights"} == {4}
 
 
@@ -272,7 +267,7 @@ def test_a_lone_reader_of_a_large_current_takes_it_shifted_right() -> None:
     entry = entries["mean"]
     shift = after.node(named(after, "mean").operands[0])
     assert entry["rshift"] == shift.attr("shift") >= 1 and shift.op == "rshift"
-    assert entry["static_bound"] <= 2**17 - 1 and not entry["can_overflow"]
+    assert 2**15 < entry["static_bound"] <= 2**17 - 1
 
 
 def test_weight_ranges() -> None:
@@ -295,7 +290,8 @@ def test_the_static_bound_is_what_the_worst_input_gives() -> None:
         worst = np.abs(interpret(graph, corners, values=[y]).values[y]).max(axis=(0, 1, 3, 4))
         parts = [n.id for n in graph if n.op == "conv2d"][:2]
         sizes = [np.abs(interpret(graph, corners, values=[p]).values[p]) for p in parts]
-        bound = static_bound(graph, graph.node(y), lambda n, g=graph: g.tensor(n, "weight"), lambda n: (low, high))
+        span = (low, high)
+        bound = static_bound(graph, graph.node(y), lambda n, g=graph: g.tensor(n, "weight"), lambda n, s=span: s)
         assert (bound >= worst - 1e-12).all()
         np.testing.assert_array_less(bound, sum(s.max(axis=(0, 1, 3, 4)) for s in sizes) + 1e-9)
 
@@ -317,11 +313,9 @@ def test_sums_that_meet_share_a_scale() -> None:
     pooled = net.pool(net.sum(a, b), 1, 1, 0)
     first = net.lif(pooled, "first reader")
     c = net.conv(first, 3)
-    net.lif(net.sum(pooled, c), "second reader")
-    alone = net.conv(first, 3)
-    net.lif(alone, "alone")
-    parts = [net.conv(x, 3) for x in ("lif9", "lif11")]
-    graph = net.readout(net.sum(*parts))
+    second = net.lif(net.sum(pooled, c), "second reader")
+    alone = net.lif(net.conv(first, 3), "alone")
+    graph = net.readout(net.sum(net.conv(second, 3), net.conv(alone, 3)))
     classes = scale_classes(graph)
     by_reader = {n.name: cls for cls in classes for n in cls.readers}
     assert by_reader["first reader"] is by_reader["second reader"] is not by_reader["alone"]
@@ -329,7 +323,7 @@ def test_sums_that_meet_share_a_scale() -> None:
     assert not by_reader["first reader"].is_counts
 
 
-# --- gates and pools -----------------------------------------------------------------------------------------------------
+# --- gates and pools ----------------------------------------------------------------------------------------
 
 
 def test_two_pools_of_one_population_have_names_of_their_own() -> None:
