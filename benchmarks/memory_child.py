@@ -1,11 +1,11 @@
 """Child process of ``transformer.py``: peak RSS growth of emulating one sample of a build.
 
-The JIT is warmed up on a slice of the same kernels by running the bundled digits example first; the
-growth counted is the peak of running ``build`` over the RSS before it was loaded.
+The same kernels are warmed up on the bundled example and a fixture first. Then the process's
+high-water mark is reset, so that what counts is loading ``build`` and running it, and nothing before.
 """
 
+import gc
 import json
-import resource
 import sys
 from pathlib import Path
 
@@ -13,29 +13,36 @@ import numpy as np
 
 import nmc
 from nmc_compiler.program.io import load_program
-from nmc_emulator import run
+from nmc_emulator import Emulator
 
-DIGITS = Path(__file__).resolve().parents[1] / "examples" / "digits"
+ROOT = Path(__file__).resolve().parents[1]
+WARM = (ROOT / "examples" / "digits" / "model.pt", ROOT / "tests" / "fixtures" / "sdt_v1" / "model.pt")
 
 
-def rss_now() -> int:
-    """Resident bytes of this process now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
+def resident(field: str) -> int:
+    """Bytes of VmRSS (now) or VmHWM (the high-water mark) of this process."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {field}: this measurement needs Linux")
 
 
 def main(build: str, images_file: str) -> None:
     images = np.load(images_file)
-    for model in (DIGITS / "model.pt", DIGITS.parents[1] / "tests" / "fixtures" / "sdt_v1" / "model.pt"):
+    for model in WARM:
         small = nmc.compile(model, target="loihi2", chips="auto").program
-        run(small, np.zeros((1, *small.input_shape), np.float32))
-    before = rss_now()
+        Emulator(small).run(np.zeros((1, *small.input_shape), np.float32))
+    del small
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM to VmRSS
+    before = resident("VmRSS")
     program = load_program(build)
-    run(program, images)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    Emulator(program).run(images)
+    growth = resident("VmHWM") - before
     weights = {c.weight_key or c.name: c.weight.nbytes for c in program.convs}
     states = sum(4 * int(np.prod(p.shape)) for p in program.populations)
-    print(json.dumps({"growth_bytes": peak - before, "program_bytes": sum(weights.values()) + states}))
+    states += sum(4 * int(np.prod(d.shape)) * d.ring for d in program.dendrites)
+    print(json.dumps({"growth_bytes": growth, "program_bytes": sum(weights.values()) + states}))
 
 
 if __name__ == "__main__":

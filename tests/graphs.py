@@ -138,6 +138,8 @@ class Kinds:
     chains: bool = True  # convolutions without a neuron between, LayerScale, RepConv
     layers: tuple[int, int] = (3, 8)
     dyadic: bool = False
+    norms: bool = True  # batch norms, whose factors are no dyadic numbers
+    taus: tuple[float, ...] = TAUS
 
 
 ANY = Kinds()
@@ -188,7 +190,7 @@ class _Grower:
             y = net.conv(x, out, 3, bias=bias, pad=dilation, dilation=dilation, stride=self.pick((1, 1, 2)))
         else:
             y = net.conv(x, out, bias=bias)
-        return self.chain(net.norm(y) if self.chance(0.5) else y)
+        return self.chain(net.norm(y) if self.kinds.norms and self.chance(0.5) else y)
 
     def chain(self, y: str) -> str:
         """Sometimes LayerScale, or a 1x1 convolution right behind."""
@@ -218,8 +220,8 @@ class _Grower:
             gain = {"gain": 1.5 / unit} if counts else {}
             d, rounding = self.pick(((4, "half_even"), (4, "half_up"), (3, "half_even"), (7, "half_even")))
             return self.net.levels(x, levels=d, norm=self.pick((1, d)) if d == 3 else d, rounding=rounding, **gain)
-        tau, decay_input = self.pick(TAUS), self.chance(0.8)
-        theta = unit * self.pick((0.25, 0.5, 1.0)) * (0.7 if decay_input else 1.0)
+        tau, decay_input = self.pick(self.kinds.taus), self.chance(0.8)
+        theta = unit * self.pick((0.25, 0.5, 1.0)) * (0.75 if decay_input else 1.0)
         extra = {"compare": self.pick(("ge", "ge", "gt")), "decay_input": decay_input}
         if not counts and self.chance(0.15):
             extra["v_reset"] = -0.25

@@ -74,7 +74,16 @@ class Grower:
         if self.graded or self.chance(0.3):
             lo, hi = self.pick((0, 1), (0, 3), (0, 255), (-8, 7), (-128, 127))
             self.populations.append(
-                Population("in", self.shape, self.pick(0, 1), "input", "input", -1, payload_bits=0 if hi == 1 else 8)
+                Population(
+                    "in",
+                    self.shape,
+                    self.pick(0, 1),
+                    "input",
+                    "input",
+                    -1,
+                    payload_bits=0 if hi == 1 else 8,
+                    signed=lo < 0,
+                )
             )
             self.input_codes.append(HostCodes(0, float(hi), lo, hi))
             self.wide |= {0} if lo < 0 else set()

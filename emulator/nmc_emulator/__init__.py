@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .emulate import run
+    from .emulate import Emulator, run
     from .result import RunResult
 
-__all__ = ["RunResult", "run"]
+__all__ = ["Emulator", "RunResult", "run"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,5 +17,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'nmc_emulator' has no attribute '{name}'")
     from importlib import import_module
 
-    module = {"RunResult": "result", "run": "emulate"}[name]
+    module = {"Emulator": "emulate", "RunResult": "result", "run": "emulate"}[name]
     return getattr(import_module(f".{module}", __name__), name)

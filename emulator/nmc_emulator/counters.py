@@ -59,7 +59,15 @@ def unit_count(program: Program, kind: str) -> int:
     }[kind]
 
 
-@dataclass(frozen=True)
+def _block(parts: dict[str, np.ndarray]) -> np.ndarray:
+    """The memory that all tables of a kind are parts of."""
+    base = next(iter(parts.values())).base
+    if base is None:
+        raise ValueError("counters were not made by Counters.zeros")
+    return base
+
+
+@dataclass(frozen=True, eq=False)
 class Counters:
     """All counters of a run.
 
@@ -73,12 +81,32 @@ class Counters:
 
     @staticmethod
     def zeros(program: Program, cores: int) -> Counters:
-        """Tables of zeros for a Program on ``cores`` cores."""
-        return Counters(
-            {n: np.zeros((unit_count(program, k), cores + 1), np.int64) for n, k in TABLES.items()},
-            dict.fromkeys(BOUND, 0),
-            {n: np.zeros(len(program.populations), np.int64) for n in OVERFLOW},
-        )
+        """Tables of zeros for a Program on ``cores`` cores; they are parts of one block of memory."""
+        rows = {n: unit_count(program, k) for n, k in TABLES.items()}
+        block = np.zeros((sum(rows.values()), cores + 1), np.int64)
+        return _parts(block, rows, np.zeros((len(program.populations), len(OVERFLOW)), np.int64))
+
+    def overflow_of(self, population: int) -> np.ndarray:
+        """The overflow counts of one population, in the order of OVERFLOW; writable."""
+        return _block(self.overflow)[population]
+
+    def add(self, other: Counters, times: int) -> None:
+        """Add the tables of ``other``, ``times`` times."""
+        _block(self.tables)[:] += _block(other.tables) * times
+
+    def take(self) -> Counters:
+        """A copy of all counters, which start again from zero."""
+        rows = {n: len(t) for n, t in self.tables.items()}
+        taken = _parts(_block(self.tables).copy(), rows, _block(self.overflow).copy())
+        taken.bound.update(self.bound)
+        self.clear()
+        return taken
+
+    def clear(self) -> None:
+        """Start again from zero."""
+        _block(self.tables)[:] = 0
+        _block(self.overflow)[:] = 0
+        self.bound.update(dict.fromkeys(BOUND, 0))
 
     @property
     def cores(self) -> int:
@@ -99,3 +127,12 @@ class Counters:
         found = [n for n in TABLES if not np.array_equal(self.tables[n], other.tables[n])]
         found += [f"bound.{n}" for n in BOUND if self.bound[n] != other.bound[n]]
         return found + [f"overflow.{n}" for n in OVERFLOW if not np.array_equal(self.overflow[n], other.overflow[n])]
+
+
+def _parts(block: np.ndarray, rows: dict[str, int], overflow: np.ndarray) -> Counters:
+    """Counters that are views of ``block`` and ``overflow``."""
+    tables, start = {}, 0
+    for name, count in rows.items():
+        tables[name] = block[start : start + count]
+        start += count
+    return Counters(tables, dict.fromkeys(BOUND, 0), {n: overflow[:, i] for i, n in enumerate(OVERFLOW)})

@@ -13,7 +13,7 @@ from .layout import Layout
 from .loads import TickLoads
 from .memory import Ref
 from .timing import CONV, DYNAMIC, MAP, Edge, Timing, reading_role
-from .traffic import Classes, book, classify
+from .traffic import Ledger, classify
 from .workspace import Workspace
 
 
@@ -23,15 +23,14 @@ def _reset(window: np.ndarray, ptr: np.ndarray) -> None:
 
 
 class Counting:
-    """Adds counting steps to a workspace; ``finish`` turns their totals into tables."""
+    """Adds counting steps to a workspace; ``ledger`` turns event counts into traffic after a run."""
 
     def __init__(
         self, program: Program, layout: Layout, timing: Timing, counters: Counters, space: Workspace, loads: TickLoads
     ) -> None:
         self.program, self.layout, self.timing = program, layout, timing
         self.counters, self.space, self.loads = counters, space, loads
-        self.work: list[tuple[str, int, np.ndarray, np.ndarray]] = []  # table, row, core [D], total [D]
-        self.sent: list[tuple[int, Classes, np.ndarray]] = []  # population, classes, events per class
+        self.ledger = Ledger(layout)
         self.segments: dict[int, np.ndarray] = {}
 
     def edges(self, population: int) -> list[Edge]:
@@ -62,22 +61,17 @@ class Counting:
 
     def _traffic(self, i: int, p: Population, count: Ref) -> None:
         classes = classify(self.program, self.layout, i, self.segments[i])
-        total, space, tables = np.zeros(len(classes.core), np.int64), self.space, self.counters.tables
-        self.sent.append((i, classes, total))
-        hist = np.zeros(len(classes.core), np.int64)
+        space, tables = self.space, self.counters.tables
+        hist = np.zeros(len(classes.core), np.int64), self.ledger.add(i, classes, space.plain(i))
         axons = classes.axon_start, classes.axons, classes.link_start, classes.links
         loads = space.block.tick, p.level, self.loads.axons, self.loads.links
         reads = tables["axon_reads"], tables["waste_events"]
-        space.step(tally.traffic, space.block.window, space.T, count, classes.cell, hist, total, *axons, *loads, *reads)
+        window = space.block.window
+        space.step(tally.traffic, window, space.T, count, classes.cell, *hist, *axons, *loads, *reads)
         if not space.plain(i):
             sums = space.buffer(("payload", i), space.shapes[count.key][0], np.int64)
-            space.step(events.sum_payloads, space.block.window, space.codes(i), self.segments[i], sums)
-            space.step(tally.payloads, space.block.window, sums, classes.cell, classes.core, tables["payload_sum"][i])
-
-    def _total(self, name: str, row: int, core: np.ndarray) -> np.ndarray:
-        total = np.zeros(len(core), np.int64)
-        self.work.append((name, row, core, total))
-        return total
+            space.step(events.sum_payloads, window, space.codes(i), self.segments[i], sums)
+            space.step(tally.payloads, window, sums, classes.cell, classes.core, tables["payload_sum"][i])
 
     def _work(self, e: Edge, p: Population, count: Ref) -> None:
         table = fan(self.program, self.layout, e, self.segments[e.src])
@@ -85,8 +79,7 @@ class Counting:
         load = np.zeros((0, 0), np.int64) if e.kind == MAP else self.loads.synops
         factors = table.channels, table.rows, table.columns, table.extent, table.core
         time = p.level + e.delay, e.lag, self.space.block.tick
-        total = self._total(name, e.index, table.core)
-        window = self.space.block.window
+        window, total = self.space.block.window, self.counters.tables[name][e.index]
         self.space.step(tally.work, window, self.space.T, count, p.shape[2], *factors, *time, load, total)
 
     def writes(self, e: Edge) -> None:
@@ -94,7 +87,7 @@ class Counting:
         d, space = self.program.dynamics[e.index], self.space
         pieces = self.layout.pieces[d.dst]
         core = np.array([q.core for q in pieces], np.int64)
-        rest = core, space.block.tick, e.arrival - 1, self.loads.synops, self._total("dyn_writes", e.index, core)
+        rest = core, space.block.tick, e.arrival - 1, self.loads.synops, self.counters.tables["dyn_writes"][e.index]
         boxes = [q.box for q in pieces]
         if d.order == "qk":
             codes = space.codes(d.q), space.codes(d.k)
@@ -120,13 +113,3 @@ class Counting:
             heads[i, b.c0 * d.heads // channels : -(-b.c1 * d.heads // channels)] = 1
             tokens[i, b.y0 : b.y1, b.x0 : b.x1] = 1
         return heads, tokens.reshape(len(boxes), -1)
-
-    def finish(self) -> None:
-        """Turn the totals of the run into counter tables."""
-        tables = self.counters.tables
-        for name, row, core, total in self.work:
-            np.add.at(tables[name][row], core, total)
-        for i, classes, total in self.sent:
-            book(self.counters, self.layout, i, classes, total)
-            if self.space.plain(i):
-                tables["payload_sum"][i] += tables["events"][i]

@@ -9,13 +9,12 @@ import numpy as np
 from nmc_compiler.program.model import Program
 
 from .bounds import find_bounds
-from .counters import OVERFLOW, Counters
+from .counters import Counters
 from .layout import Layout
-from .loads import TickLoads
 from .memory import Ref, Step, bind
 from .overflow import locate
 from .plan import Planner
-from .statics import book_statics, updates_per_core
+from .statics import static_counters, updates_per_core
 from .timing import Timing
 
 
@@ -47,39 +46,57 @@ def _strict_steps(program: Program, planner: Planner) -> list[Step]:
 
 
 def _checker(program: Program, planner: Planner, i: int) -> Callable[[np.ndarray], None]:
+    over = planner.counters.overflow_of(i)
+
     def check(acc: np.ndarray) -> None:
-        if planner.overflow[i].any():
+        if over.any():
             locate(program.populations[i], acc[: planner.space.block.window[1]], program.timesteps)
 
     return check
 
 
 class LayerEngine:
-    """Runs blocks of samples of one Program through its plan."""
+    """One Program, planned for blocks of up to ``batch`` samples; ``run`` may be called again and again."""
 
     def __init__(
-        self,
-        program: Program,
-        layout: Layout,
-        timing: Timing,
-        samples: int,
-        recorded: list[int],
-        batch: int,
-        strict: bool,
+        self, program: Program, layout: Layout, timing: Timing, recorded: list[int], batch: int, strict: bool
     ) -> None:
-        self.program, self.layout, self.timing = program, layout, timing
+        self.program, self.timing = program, timing
         self.lagged = any(e.lag for e in timing.edges)
-        self.batch = 1 if self.lagged else batch
+        self.batch = 1 if self.lagged else batch  # a lag needs all levels of a timestep before the next one
         self.counters = Counters.zeros(program, layout.cores)
-        bounds = find_bounds(program, timing)
-        self.planner = Planner(program, layout, timing, bounds, self.counters, self.batch, samples, recorded)
+        self.static = static_counters(program, layout, timing)
+        self.planner = Planner(
+            program, layout, timing, find_bounds(program, timing), self.counters, self.batch, recorded
+        )
         space = self.planner.space
         steps = _strict_steps(program, self.planner) if strict else space.steps
         self.steps, self.memory = bind(steps, space.shapes, forever=self.lagged)
         self.updates = _update_loads(program, layout, timing)
 
-    def run_block(self, images: np.ndarray, first: int) -> np.ndarray:
-        """Run samples ``first``.. of ``images`` [n <= batch, T or 1, C, H, W]; readout int64 [n, classes]."""
+    def run(
+        self, images: np.ndarray, done: Callable[[int], object]
+    ) -> tuple[np.ndarray, Counters, dict[int, np.ndarray]]:
+        """Readout int64 [N, classes], counters and recorded codes of images [N, T or 1, C, H, W].
+
+        ``done`` is called with the number of samples after each block.
+        """
+        self._restart(len(images))
+        logits = np.zeros((len(images), self.planner.out.shape[1]), np.int64)
+        for first in range(0, len(images), self.batch):
+            block = images[first : first + self.batch]
+            logits[first : first + len(block)] = self._run_block(block, first)
+            done(len(block))
+        return logits, self._counters(len(images)), dict(self.planner.codes)
+
+    def _restart(self, samples: int) -> None:
+        """Nothing of an earlier run is left, even if it ended in an error."""
+        self.counters.clear()
+        self.planner.loads.clear()
+        self.planner.counting.ledger.clear()
+        self.planner.expect(samples)
+
+    def _run_block(self, images: np.ndarray, first: int) -> np.ndarray:
         block, loads, T = self.planner.space.block, self.planner.loads, self.program.timesteps
         block.images, block.first = images, first
         for b in range(len(images)):
@@ -91,37 +108,11 @@ class LayerEngine:
             for step in self.steps:
                 step.call(*step.args)
         loads.settle(len(images) * self.program.interval, self.counters)
-        return self.planner.out[: len(images)].copy()
+        return self.planner.out[: len(images)]
 
-    def finish(self, samples: int) -> Counters:
-        """Counters of the whole run of ``samples`` samples."""
-        loads: TickLoads = self.planner.loads
+    def _counters(self, samples: int) -> Counters:
+        loads = self.planner.loads
         loads.settle(len(loads.synops), self.counters)
-        self.planner.counting.finish()
-        book_statics(self.counters, self.program, self.layout, self.timing, samples)
-        for n, name in enumerate(OVERFLOW):
-            self.counters.overflow[name] += self.planner.overflow[:, n]
-        return self.counters
-
-
-def run_layers(
-    program: Program,
-    layout: Layout,
-    timing: Timing,
-    images: np.ndarray,
-    recorded: list[int],
-    batch: int,
-    strict: bool,
-    progress: bool,
-) -> tuple[np.ndarray, Counters, dict[int, np.ndarray]]:
-    """All samples in blocks: readout int64 [N, classes], counters, recorded codes."""
-    from tqdm import tqdm
-
-    engine = LayerEngine(program, layout, timing, len(images), recorded, min(batch, max(len(images), 1)), strict)
-    logits = np.zeros((len(images), engine.planner.out.shape[1]), np.int64)
-    with tqdm(total=len(images), disable=not progress, unit="sample", leave=False) as bar:
-        for first in range(0, len(images), engine.batch):
-            block = images[first : first + engine.batch]
-            logits[first : first + len(block)] = engine.run_block(block, first)
-            bar.update(len(block))
-    return logits, engine.finish(len(images)), engine.planner.codes
+        self.planner.counting.ledger.book(self.counters)
+        self.counters.add(self.static, samples)
+        return self.counters.take()

@@ -9,6 +9,7 @@ does not receive it does not know. Counters are taken one operation at a time.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,16 +97,23 @@ class TickEngine:
     """Runs consecutive samples of one Program; the samples overlap when the interval says so."""
 
     def __init__(
-        self, program: Program, layout: Layout, timing: Timing, images: np.ndarray, recorded: list[int], strict: bool
+        self, program: Program, layout: Layout, timing: Timing, recorded: list[int], batch: int, strict: bool
     ) -> None:
+        """``batch`` is taken for symmetry with the layer engine: ticks have no batches."""
         self.program, self.layout, self.timing = program, layout, timing
-        self.images, self.strict, self.host = images, strict, Host(program)
+        self.recorded, self.strict, self.host = recorded, strict, Host(program)
         self.T, self.P = program.timesteps, program.ticks_per_step
+        self.bounds = find_bounds(program, timing)
+        self._restart(np.zeros((0, 1, *program.input_shape)))
+
+    def _restart(self, images: np.ndarray) -> None:
+        """A chip at rest, and empty counters."""
+        program, layout = self.program, self.layout
+        self.images = images
         self.counters = Counters.zeros(program, layout.cores)
         self.tiles = self._make_tiles()
         self.queue: dict[int, list[Arrival]] = defaultdict(list)
-        self.over = np.zeros((len(program.populations), len(OVERFLOW)), np.int64)
-        self.codes = self._make_codes(recorded)
+        self.codes = self._make_codes()
         self.logits = np.zeros((len(images), readout_size(program)), np.int64)
         self.currents: dict[int, tuple[int, np.ndarray]] = {}
         self.inputs: dict[int, tuple[int, np.ndarray]] = {}
@@ -123,12 +131,11 @@ class TickEngine:
                 held[p.tile].append(p)
         return {t: Tile(self.program, pieces) for t, pieces in sorted(held.items())}
 
-    def _make_codes(self, recorded: list[int]) -> dict[int, np.ndarray]:
-        bounds = find_bounds(self.program, self.timing)
+    def _make_codes(self) -> dict[int, np.ndarray]:
         found: dict[int, np.ndarray] = {}
-        for i in recorded:
+        for i in self.recorded:
             shape = (len(self.images), self.T, *self.program.populations[i].shape)
-            found[i] = np.zeros(shape, code_type(self.program, bounds, i))
+            found[i] = np.zeros(shape, code_type(self.program, self.bounds, i))
         return found
 
     # -- time ------------------------------------------------------------------------------------
@@ -141,17 +148,23 @@ class TickEngine:
             return -1
         return sample * self.T + t
 
-    def run(self, progress: bool) -> Counters:
-        """All ticks from the first sample's start until nothing is in flight."""
-        from tqdm import tqdm
+    def run(
+        self, images: np.ndarray, done: Callable[[int], object]
+    ) -> tuple[np.ndarray, Counters, dict[int, np.ndarray]]:
+        """Readout int64 [N, classes], counters and recorded codes of images [N, T or 1, C, H, W].
 
-        ticks = (len(self.images) - 1) * self.program.interval + self.timing.span if len(self.images) else 0
-        for tick in tqdm(range(ticks), disable=not progress, unit="tick", leave=False):
+        All ticks from the first sample's start until nothing is in flight.  ``done`` is called with
+        1 whenever a sample has left the chip.
+        """
+        self._restart(images)
+        ticks = (len(images) - 1) * self.program.interval + self.timing.span if len(images) else 0
+        for tick in range(ticks):
             self.tick(tick)
-        book_dense(self.counters, self.program, self.layout, self.timing, len(self.images))
-        for n, name in enumerate(OVERFLOW):
-            self.counters.overflow[name] += self.over[:, n]
-        return self.counters
+            left, rest = divmod(tick + 1 - self.timing.span, self.program.interval)
+            if rest == 0 and left >= 0:
+                done(1)
+        book_dense(self.counters, self.program, self.layout, self.timing, len(images))
+        return self.logits, self.counters, self.codes
 
     def tick(self, tick: int) -> None:
         """One tick of the whole chip."""
@@ -268,7 +281,7 @@ class TickEngine:
             self.currents[number] = (sample, y)
             self.counters.tables["host_macs"][number, -1] += macs
         y = self.currents[number][1]
-        frame = y[t if len(y) > 1 else 0].transpose(2, 0, 1)
+        frame = y[t if len(y) > 1 else 0]
         dst = self.program.host_currents[number].dst
         for piece in self.layout.pieces[dst]:
             b = piece.box
@@ -336,7 +349,7 @@ class TickEngine:
             soma.readout_tile(acc, v, bias, over)
             self._read(p, v, box, step)
         self._book_soma(i, p, tile.core, box, bias)
-        self.over[i] += over
+        self.counters.overflow_of(i)[:] += over
         if self.strict and over.any():
             raise_first(p, step % self.T, acc, before, (box.c0, box.y0, box.x0))
         return codes
@@ -393,22 +406,3 @@ class TickEngine:
         for name, n in zip(names, packets.tolist(), strict=True):
             tables[name][i, core] += n
         tables["packets_in"][i, :cores] += inbox
-
-
-def run_ticks(
-    program: Program,
-    layout: Layout,
-    timing: Timing,
-    images: np.ndarray,
-    recorded: list[int],
-    batch: int,
-    strict: bool,
-    progress: bool,
-) -> tuple[np.ndarray, Counters, dict[int, np.ndarray]]:
-    """All samples, tick by tick: readout int64 [N, classes], counters, recorded codes.
-
-    ``batch`` is taken for symmetry with ``run_layers``: ticks have no batches.
-    """
-    engine = TickEngine(program, layout, timing, images, recorded, strict)
-    counters = engine.run(progress)
-    return engine.logits, counters, engine.codes

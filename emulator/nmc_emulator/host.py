@@ -42,9 +42,9 @@ class _Current:
     """One host current with its weight in kernel layout."""
 
     spec: HostCurrent
-    weight: np.ndarray  # int64 [kh, kw, I // groups, O]
+    weight: np.ndarray  # int32 [O, I // groups, kh, kw]
     gain: int  # largest sum of |weight| of an output channel
-    shape: tuple[int, int, int]  # of the result: H, W, O
+    shape: tuple[int, int, int]  # of the result: O, H, W
 
 
 class Host:
@@ -55,13 +55,12 @@ class Host:
         self.currents = [self._current(h) for h in program.host_currents]
 
     def _current(self, spec: HostCurrent) -> _Current:
-        weight = np.ascontiguousarray(spec.weight.astype(np.int64).transpose(2, 3, 1, 0))
-        channels, height, width = self.program.dendrites[spec.dst].shape
-        gain = int(np.abs(weight).sum(axis=(0, 1, 2)).max(initial=0))
-        return _Current(spec, weight, gain, (height, width, channels))
+        gain = int(np.abs(spec.weight.astype(np.int64)).sum(axis=(1, 2, 3)).max(initial=0))
+        weight = np.ascontiguousarray(spec.weight.astype(np.int32))
+        return _Current(spec, weight, gain, self.program.dendrites[spec.dst].shape)
 
     def current(self, number: int, image: np.ndarray, index: int) -> tuple[np.ndarray, int]:
-        """Result of host current ``number`` for image ``index``: int64 [T or 1, H, W, O], and its MACs.
+        """Result of host current ``number`` for image ``index``: int64 [T or 1, O, H, W], and its MACs.
 
         UsageError if the image is out of the fixed-point range, VerifyError if a result does not
         fit the 24-bit payload.
@@ -79,7 +78,7 @@ class Host:
             raise VerifyError(f"host current '{c.spec.name}' could exceed 64 bits on image {index}; lower its frac")
         out, macs = np.empty((len(image), *c.shape), np.int64), 0
         s = c.spec
-        for x, y in zip(scaled.astype(np.int64), out, strict=True):
+        for x, y in zip(scaled.astype(np.int32), out, strict=True):
             macs += host_conv(x, c.weight, s.bias.astype(np.int64), s.shift, s.stride, s.pad, s.dilation, s.groups, y)
         if len(out) and (out.max() >= PAYLOAD or out.min() < -PAYLOAD):
             raise VerifyError(

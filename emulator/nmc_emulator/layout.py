@@ -81,13 +81,6 @@ class Layout:
     axons: tuple[tuple[Axon, ...], ...]  # per source population, in table order
     mesh: Mesh
 
-    def piece(self, tile: int, dendrite: int) -> Piece:
-        """The piece of a dendrite on a tile; VerifyError if the tile has none."""
-        for p in self.pieces[dendrite]:
-            if p.tile == tile:
-                return p
-        raise VerifyError(f"mapping: tile {tile} holds no piece of dendrite {dendrite}, but an axon leads there")
-
 
 def _fail(program: Program, text: str) -> NoReturn:
     raise VerifyError(f"mapping of Program '{program.name}': {text}; map it again or report the mapper")
@@ -117,9 +110,6 @@ def one_core(program: Program) -> Mapping:
 def _mesh(program: Program, mapping: Mapping, mapped: bool) -> Mesh:
     routers = tuple(int(n) for n in program.target["mesh"]["routers"]) if mapped else (1, 1)
     cores = mapping.cores.astype(np.int64)
-    limit = np.array([mapping.chips, routers[0], routers[1]])
-    if len(cores) and ((cores[:, :3] < 0) | (cores[:, :3] >= limit)).any():
-        _fail(program, f"a core stands outside the {mapping.chips} chips of {routers[0]}x{routers[1]} routers")
     at = np.stack([cores[:, 0] * routers[0] + cores[:, 1], cores[:, 2]], axis=1)
     return Mesh((routers[0], routers[1]), mapping.chips, at)
 
@@ -127,27 +117,18 @@ def _mesh(program: Program, mapping: Mapping, mapped: bool) -> Mesh:
 def _pieces(program: Program, mapping: Mapping) -> tuple[tuple[Piece, ...], ...]:
     found: list[list[Piece]] = [[] for _ in program.dendrites]
     for tile, dendrite, *box in mapping.pieces.tolist():
-        if not (0 <= tile < len(mapping.tiles) and 0 <= dendrite < len(found)):
-            _fail(program, f"a piece names tile {tile} and dendrite {dendrite}, which do not exist")
-        core = int(mapping.tiles[tile, 1])
-        if not 0 <= core < len(mapping.cores):
-            _fail(program, f"tile {tile} is on core {core} of {len(mapping.cores)}")
-        found[dendrite].append(Piece(tile, core, dendrite, Box(*box)))
+        found[dendrite].append(Piece(tile, int(mapping.tiles[tile, 1]), dendrite, Box(*box)))
     for d, pieces in enumerate(found):
-        if len({p.tile for p in pieces}) < len(pieces):
-            _fail(program, f"a tile holds two pieces of dendrite '{program.dendrites[d].name}'")
         _check_cover(program, d, pieces)
     return tuple(tuple(f) for f in found)
 
 
 def _check_cover(program: Program, d: int, pieces: list[Piece]) -> None:
-    """Pieces lie within the dendrite; where somas read, every position is held exactly once."""
+    """Where somas read, every position is held exactly once."""
     dendrite = program.dendrites[d]
     held = np.zeros(dendrite.shape, np.int32)
     for p in pieces:
         b = p.box
-        if b.size <= 0 or not inside(b, whole(dendrite.shape)):
-            _fail(program, f"piece {b.as_tuple()} is not a part of dendrite '{dendrite.name}' {dendrite.shape}")
         held[b.c0 : b.c1, b.y0 : b.y1, b.x0 : b.x1] += 1
     read = [p.name for p in program.populations if p.dendrite == d]
     if read and (held.min() < 1 or held.max() > 1):
@@ -171,25 +152,17 @@ def _disjoint(a: Box, b: Box) -> bool:
     return a.c1 <= b.c0 or b.c1 <= a.c0 or a.y1 <= b.y0 or b.y1 <= a.y0 or a.x1 <= b.x0 or b.x1 <= a.x0
 
 
-def _axons(program: Program, mapping: Mapping, pieces: tuple[tuple[Piece, ...], ...]) -> list[list[Axon]]:
+def _axons(program: Program, mapping: Mapping) -> list[list[Axon]]:
     edges = {(e.kind, e.index, e.role): e for e in edges_of(program)}
-    by_tile = [{p.tile: p for p in ps} for ps in pieces]
     found: list[list[Axon]] = [[] for _ in program.populations]
     routes: dict[tuple[int, ...], list[Box]] = {}
     for src_tile, kind, index, role, dst, *corners in mapping.axons.tolist():
-        edge = edges.get((kind, index, role))
-        if edge is None or dst not in by_tile[edge.dst]:
-            _fail(program, f"an axon of projection kind {kind} number {index} role {role} leads to tile {dst}")
-        source, box = program.populations[edge.src], Box(*corners)
-        home = by_tile[source.dendrite].get(src_tile) if source.dendrite >= 0 else None
-        origin = whole(source.shape) if source.dendrite < 0 else home.box if home else None
-        if origin is None or (source.dendrite < 0 and src_tile != HOST_TILE) or not inside(box, origin):
-            _fail(program, f"an axon of '{edge.name}' starts at tile {src_tile} box {box.as_tuple()}: not its source")
+        edge, box = edges[kind, index, role], Box(*corners)
         others = routes.setdefault((src_tile, kind, index, role, dst), [])
         if not all(_disjoint(box, o) for o in others):
             _fail(program, f"two axons of '{edge.name}' bring the same event to tile {dst} twice")
         others.append(box)
-        found[edge.src].append(Axon(edge, src_tile, dst, by_tile[edge.dst][dst].core, box))
+        found[edge.src].append(Axon(edge, src_tile, dst, int(mapping.tiles[dst, 1]), box))
     return found
 
 
@@ -219,11 +192,15 @@ def _check_transfers(program: Program, pieces: tuple[tuple[Piece, ...], ...]) ->
 
 
 def resolve(program: Program) -> Layout:
-    """Resolve and check the mapping tables; VerifyError names what does not fit together."""
+    """Resolve the mapping tables of a valid Program.
+
+    VerifyError if a soma is held not exactly once, a tile lacks what a transfer reads, or an event
+    would be brought to a tile twice.
+    """
     mapping = program.mapping or one_core(program)
     pieces = _pieces(program, mapping)
     _check_transfers(program, pieces)
-    axons = _axons(program, mapping, pieces)
+    axons = _axons(program, mapping)
     mesh = _mesh(program, mapping, program.mapping is not None)
     return Layout(program.mapping is not None, len(mapping.cores), pieces, tuple(map(tuple, axons)), mesh)
 

@@ -32,6 +32,16 @@ class TickLoads:
         for name, load in loads.items():
             if load.size:
                 counters.bound[name] += int(load.max(axis=1).sum())
-        for array in (self.synops, self.updates, self.axons, self.links):
-            array[: len(array) - ticks] = array[ticks:].copy()
-            array[len(array) - ticks :] = 0
+        for array in self._all():
+            rest = len(array) - ticks
+            if rest:
+                array[:rest] = array[ticks:].copy()
+            array[rest:] = 0
+
+    def clear(self) -> None:
+        """Drop all loads."""
+        for array in self._all():
+            array[:] = 0
+
+    def _all(self) -> tuple[np.ndarray, ...]:
+        return self.synops, self.updates, self.axons, self.links

@@ -13,7 +13,7 @@ import numpy as np
 from nmc_compiler.program.model import Conv, HostCodes, HostCurrent, Population, Program, Shape, Transfer
 
 from .bounds import INT32, Bounds
-from .counters import OVERFLOW, Counters
+from .counters import Counters
 from .counting import Counting
 from .host import Host
 from .kernels import conv as convs
@@ -32,9 +32,9 @@ MAPS = {"same": maps.map_same, "reduce": maps.map_reduce, "broadcast": maps.map_
 class Planner:
     """Plans one Program for blocks of ``batch`` samples.
 
-    ``space`` holds the steps; ``loads``, ``counting``, ``overflow`` int64 [populations, 4], ``out``
-    int64 [batch, classes] and ``codes`` (population -> recorded codes of all samples) are what
-    running the steps fills.
+    ``space`` holds the steps; running them fills ``counters``, ``loads``, the ledger of
+    ``counting``, ``out`` int64 [batch, classes], and ``codes`` (recorded population -> codes of all
+    samples, for which ``expect`` makes room).
     """
 
     def __init__(
@@ -45,7 +45,6 @@ class Planner:
         bounds: Bounds,
         counters: Counters,
         batch: int,
-        samples: int,
         recorded: list[int],
     ) -> None:
         self.program, self.layout, self.timing, self.bounds = program, layout, timing, bounds
@@ -53,15 +52,18 @@ class Planner:
         self.space = Workspace(program, bounds, batch)
         self.loads = TickLoads((batch - 1) * program.interval + timing.span, layout.cores, layout.mesh.links)
         self.counting = Counting(program, layout, timing, counters, self.space, self.loads)
-        self.overflow = np.zeros((len(program.populations), len(OVERFLOW)), np.int64)
         self.out = np.zeros((batch, readout_size(program)), np.int64)
-        self.codes: dict[int, np.ndarray] = {
-            i: np.zeros((samples, program.timesteps, *program.populations[i].shape), code_type(program, bounds, i))
-            for i in recorded
-        }
+        self.codes: dict[int, np.ndarray] = dict.fromkeys(recorded, np.zeros(0))
         self._currents: dict[int, tuple[int, np.ndarray, int]] = {}  # host current -> sample, result, MACs
         for *_, job in sorted(self._jobs(), key=lambda j: j[:4]):
             job()
+
+    def expect(self, samples: int) -> None:
+        """Make room for the recorded codes of a run, and forget the run before."""
+        for i in self.codes:
+            shape = (samples, self.program.timesteps, *self.program.populations[i].shape)
+            self.codes[i] = np.zeros(shape, code_type(self.program, self.bounds, i))
+        self._currents.clear()
 
     def _jobs(self) -> list[tuple[int, int, int, int, Callable[[], None]]]:
         """(level, phase, kind, index, what to plan) of everything that happens in a timestep."""
@@ -87,9 +89,10 @@ class Planner:
         def add(acc: np.ndarray) -> None:
             for b in range(len(space.block.images)):
                 y, macs = self._current(i, b)
+                rows = y.transpose(0, 2, 3, 1).reshape(len(y), *acc.shape[1:]).astype(acc.dtype)
                 frames = space.block.frames_of(b, T)
                 for f in frames:
-                    acc[f] += y[f % T if len(y) > 1 else 0].reshape(acc.shape[1:])
+                    acc[f] += rows[f % T if len(y) > 1 else 0]
                 if frames.start == b * T:  # once per sample
                     self._count_current(i, h, y, macs)
 
@@ -107,7 +110,7 @@ class Planner:
         tables["host_macs"][i, -1] += macs
         for piece in self.layout.pieces[h.dst]:
             b = piece.box
-            part = y[:, b.y0 : b.y1, b.x0 : b.x1, b.c0 : b.c1]
+            part = y[:, b.c0 : b.c1, b.y0 : b.y1, b.x0 : b.x1]
             tables["current_messages"][i, piece.core] += np.count_nonzero(part) * repeats
 
     def _input(self, i: int, spec: HostCodes) -> None:
@@ -132,24 +135,29 @@ class Planner:
     def _conv(self, e: Edge) -> None:
         c, space, window = self.program.convs[e.index], self.space, self.space.block.window
         kh, kw, ins, outs = c.weight.shape
-        acc = space.acc(e.dst)
-        geometry = self._geometry(self.program.populations[e.src].shape, c.out_hw, c, c.shift, e.lag)
         if c.groups == 1:
-            self._conv_events(e, c, acc, geometry)
-        elif ins == 1 and outs == c.groups:
+            self._conv_events(e, c)
+            return
+        acc, codes = space.acc(e.dst), space.codes(e.src)
+        geometry = self._geometry(self.program.populations[e.src].shape, c.out_hw, c, c.shift, e.lag)
+        if ins == 1 and outs == c.groups:
             weight = c.weight.reshape(kh * kw, outs).astype(space.dtype(acc)) << c.shift
-            space.step(convs.conv_depthwise, window, space.codes(e.src), weight, acc, geometry, c.collapse)
+            space.step(convs.conv_depthwise, window, codes, weight, acc, geometry, c.collapse)
         else:
             weight = np.ascontiguousarray(c.weight.reshape(kh * kw, ins, outs))
-            form = geometry, c.collapse, c.groups
-            space.step(convs.conv_grouped, window, space.codes(e.src), weight, acc, *form)
+            space.step(convs.conv_grouped, window, codes, weight, acc, geometry, c.collapse, c.groups)
 
-    def _conv_events(self, e: Edge, c: Conv, acc: Ref, geometry: np.ndarray) -> None:
-        kh, kw, ins, outs = c.weight.shape
-        weight = np.ascontiguousarray(c.weight.reshape(kh * kw * ins, outs))
-        ptr, index, value = self.space.events(e.src)
-        form = geometry, c.collapse, convs.span_limit(self.bounds.code[e.src]), np.zeros((kh * kw, 3), np.int64)
-        self.space.step(convs.conv, self.space.block.window, ptr, index, value, weight, acc, *form)
+    def _conv_events(self, e: Edge, c: Conv) -> None:
+        (stride_y, stride_x), (h, w), space = c.stride, c.out_hw, self.space
+        count = convs.neighbours(w, c.weight, stride_x, c.collapse) if c.dilation[1] == 1 else 1
+        weight = convs.widen(c.weight, count, stride_x) if count > 1 else c.weight
+        kh, kw, ins, outs = weight.shape
+        shape = self.program.populations[e.src].shape
+        form = (h, w // count), (kh, kw), (stride_y, stride_x * count), c.pad, c.dilation
+        geometry = convs.pack_geometry(shape, *form, c.shift, e.lag, self.program.timesteps)
+        rows, acc = np.ascontiguousarray(weight.reshape(kh * kw * ins, outs)), space.acc(e.dst, flat=True)
+        rest = geometry, c.collapse, convs.span_limit(self.bounds.code[e.src]), np.zeros((kh * kw, 3), np.int64)
+        space.step(convs.conv, space.block.window, *space.events(e.src), rows, acc, *rest)
 
     def _map(self, e: Edge) -> None:
         m, space, window = self.program.maps[e.index], self.space, self.space.block.window
@@ -196,7 +204,7 @@ class Planner:
             self.counting.population(i, p)
 
     def _soma(self, i: int, p: Population) -> None:
-        space, window, over = self.space, self.space.block.window, self.overflow[i]
+        space, window, over = self.space, self.space.block.window, self.counters.overflow_of(i)
         acc, n = space.acc(p.dendrite, flat=True), int(np.prod(p.shape))
         bias = np.zeros(p.shape[0], np.int64) if p.bias is None else p.bias.astype(np.int64)
         narrow = _fits(bias) and self.bounds.accumulator[p.dendrite] <= soma.NARROW
@@ -218,7 +226,7 @@ class Planner:
         state = acc, space.buffer(("v", i), (n,), dtype), space.codes(i, flat=True)
         constants = _repeated(bias, n, dtype), _repeated(theta, n, dtype), p.dv
         choice = (_shift_of(p.dv), self._wrapping(p)) if narrow else ()
-        space.step(call, space.block.window, space.T, *state, *constants, *choice, self.overflow[i])
+        space.step(call, space.block.window, space.T, *state, *constants, *choice, self.counters.overflow_of(i))
 
     def _wrapping(self, p: Population) -> bool | None:
         return None if self.bounds.accumulator[p.dendrite] < soma.UNWRAPPED else True
@@ -229,18 +237,20 @@ class Planner:
         rows = np.stack([_repeated(row, n, dtype) for row in table])
         args = self.space.block.window, acc, self.space.codes(i, flat=True), _repeated(bias, n, dtype), rows
         if narrow:
-            self.space.step(soma.levels, *args, np.zeros(rows.shape[1], np.int32), self._wrapping(p), self.overflow[i])
+            self.space.step(
+                soma.levels, *args, np.zeros(rows.shape[1], np.int32), self._wrapping(p), self.counters.overflow_of(i)
+            )
         else:
-            self.space.step(soma.levels_wide, *args, self.overflow[i])
+            self.space.step(soma.levels_wide, *args, self.counters.overflow_of(i))
 
     def _record(self, i: int, p: Population) -> None:
         if i not in self.codes:
             return
-        target, block, T = self.codes[i], self.space.block, self.program.timesteps
+        block, T = self.space.block, self.program.timesteps
 
         def copy(codes: np.ndarray) -> None:
             for f in range(block.window[0], block.window[1]):
-                target[block.first + f // T, f % T] = codes[f].T.reshape(p.shape)
+                self.codes[i][block.first + f // T, f % T] = codes[f].T.reshape(p.shape)
 
         self.space.step(copy, self.space.codes(i))
 

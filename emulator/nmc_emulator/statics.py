@@ -70,10 +70,10 @@ def _dense_writes(program: Program, layout: Layout, index: int) -> np.ndarray:
     return found
 
 
-def book_statics(counters: Counters, program: Program, layout: Layout, timing: Timing, samples: int) -> None:
-    """Add everything that needs no events, for ``samples`` samples."""
-    tables, n = counters.tables, layout.cores
-    steps = program.timesteps * samples
+def static_counters(program: Program, layout: Layout, timing: Timing) -> Counters:
+    """Everything about one sample that needs no events, dense twins included."""
+    counters = Counters.zeros(program, layout.cores)
+    tables, n, steps = counters.tables, layout.cores, program.timesteps
     for i, population in enumerate(program.populations):
         tables["neuron_updates"][i, :n] += updates_per_core(program, layout, i) * steps
         tables["bias_events"][i, :n] += _biased_per_core(population, layout) * steps
@@ -81,7 +81,8 @@ def book_statics(counters: Counters, program: Program, layout: Layout, timing: T
         compares, adds = _transfer_per_core(program, layout, transfer)
         tables["pool_compares"][i, :n] += compares * steps
         tables["accumulator_adds"][i, :n] += adds * steps
-    book_dense(counters, program, layout, timing, samples)
+    book_dense(counters, program, layout, timing, 1)
+    return counters
 
 
 def book_dense(counters: Counters, program: Program, layout: Layout, timing: Timing, samples: int) -> None:
@@ -100,6 +101,3 @@ def book_dense(counters: Counters, program: Program, layout: Layout, timing: Tim
         segments = channel_segments(program, layout, e.src, [e])
         table = fan(program, layout, e, segments)
         np.add.at(tables[name][e.index], table.core, table.dense(segments) * steps)
-
-
-__all__ = ["book_dense", "book_statics", "updates_per_core"]

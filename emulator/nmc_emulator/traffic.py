@@ -8,6 +8,7 @@ times constants of the class.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -107,23 +108,56 @@ def classify(program: Program, layout: Layout, population: int, segments: np.nda
     )
 
 
-def book(counters: Counters, layout: Layout, population: int, classes: Classes, events: np.ndarray) -> None:
-    """Add packets, hops and messages of ``events`` [K] (events per class over a run) to the tables."""
-    tables = counters.tables
-    for k, n in enumerate(events.tolist()):
-        if not n:
-            continue
-        core = int(classes.core[k])
-        tables["events"][population, core] += n  # core -1 is the host's column
-        for target in classes.targets[k]:
-            if core < 0:
-                tables["input_messages"][population, target] += n
-            elif target == core:
-                tables["packets_local"][population, core] += n
-            else:
-                ew, ns, crossings = layout.mesh.distance(core, target)
-                tables["packets"][population, core] += n
-                tables["packets_in"][population, target] += n
-                tables["hops_ew"][population, core] += n * ew
-                tables["hops_ns"][population, core] += n * ns
-                tables["chip_crossings"][population, core] += n * crossings
+class Ledger:
+    """What one event of every class of every population adds to the traffic tables."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.entries: dict[str, list[tuple[int, int, int, int]]] = {}  # table -> (population, column, class, factor)
+        self.events: list[np.ndarray] = []  # per population: events per class of a run
+
+    def add(self, population: int, classes: Classes, plain: bool) -> np.ndarray:
+        """Enter the classes of a population; the events per class, to be filled by a run.
+
+        plain: every payload is 1.
+        """
+        first = sum(map(len, self.events))
+        self.events.append(np.zeros(len(classes.core), np.int64))
+        for k, core in enumerate(classes.core.tolist(), first):
+            self._enter("events", population, core, k, 1)
+            if plain:
+                self._enter("payload_sum", population, core, k, 1)
+            for target in classes.targets[k - first]:
+                self._packet(population, core, target, k)
+        return self.events[-1]
+
+    def _enter(self, table: str, population: int, column: int, k: int, factor: int) -> None:
+        if factor:
+            self.entries.setdefault(table, []).append((population, column, k, factor))
+
+    def _packet(self, population: int, core: int, target: int, k: int) -> None:
+        if core < 0:
+            self._enter("input_messages", population, target, k, 1)
+        elif target == core:
+            self._enter("packets_local", population, core, k, 1)
+        else:
+            ew, ns, crossings = self.layout.mesh.distance(core, target)
+            self._enter("packets_in", population, target, k, 1)
+            for name, n in (("packets", 1), ("hops_ew", ew), ("hops_ns", ns), ("chip_crossings", crossings)):
+                self._enter(name, population, core, k, n)
+
+    @cached_property
+    def _factors(self) -> dict[str, np.ndarray]:
+        return {name: np.array(rows, np.int64).T for name, rows in self.entries.items()}
+
+    def book(self, counters: Counters) -> None:
+        """Add packets, hops and messages of a run to the tables; the events start again from zero."""
+        events = np.concatenate([np.zeros(0, np.int64), *self.events])
+        for name, (population, column, k, factor) in self._factors.items():
+            np.add.at(counters.tables[name], (population, column), events[k] * factor)
+        self.clear()
+
+    def clear(self) -> None:
+        """Drop all events."""
+        for part in self.events:
+            part[:] = 0

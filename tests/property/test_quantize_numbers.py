@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from graphs import random_graph, random_images
+from graphs import Kinds, random_graph, random_images
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -136,7 +136,13 @@ def check_thresholds(q: Quantised, reader: Node, scale: np.ndarray) -> None:
     made = q.ints[reader.id]
     if reader.op == "lif":
         vth = q.int.tensor(made, "vth")
-        assert np.abs(vth - scale * q.unit(reader)).max() <= 0.5 and vth.min() >= 1 and vth.max() <= MOST
+        wanted = scale * q.unit(reader)
+        if q.entries[label(reader)].get("exact"):
+            np.testing.assert_array_equal(
+                vth, np.ceil(wanted) - 1 if reader.attr("compare") == "ge" else np.floor(wanted)
+            )
+        assert np.abs(vth - wanted).max() <= (1 if q.entries[label(reader)].get("exact") else 0.5)
+        assert vth.min() >= 0 and vth.max() <= MOST
         assert made.attr("dv") == round(4096 / reader.attr("tau"))
         assert len(np.unique(vth)) <= q.options.channel_bins
     elif reader.op == "multilevel":
@@ -228,3 +234,33 @@ def test_quantisation_is_deterministic(encoding: str) -> None:
         one, two = (Quantised(graph, input_encoding=encoding) for _ in range(2))
         assert to_text(one.int) == to_text(two.int) and one.report.as_json() == two.report.as_json()
         assert all(np.array_equal(v, two.int.tensors[k]) for k, v in one.int.tensors.items())
+
+
+def whole(seed: int) -> tuple[Graph, np.ndarray]:
+    """A network whose every number is small and dyadic, on inputs 0, 1 and 2."""
+    kinds = Kinds(timesteps=(1, 2, 3), dyadic=True, norms=False, chains=False, attention=False, taus=(1.0, 2.0))
+    graph = random_graph(seed, kinds)
+    return graph, np.random.default_rng(seed).integers(0, 3, random_images(graph, seed, 6).shape).astype(np.float32)
+
+
+def test_small_whole_numbers_stay_exact_ties_included() -> None:
+    """`>=` on the grain: where no number is rounded every spike is that of the float network, also at the threshold."""
+    ties = exact = 0
+    for seed in range(60):
+        graph, images = whole(seed)
+        for step in passes_for(TARGET, CompileOptions())[:-1]:
+            graph = step.apply(graph, ConversionReport())
+        q = Quantised(graph, input_encoding="graded8", input_range=(0.0, 255.0), channel_bins=1)
+        lifs = [n for n in q.readers() if n.op == "lif"]
+        if not lifs or not all(q.entries[n.name].get("exact") for n in lifs):
+            continue
+        exact += 1
+        real = interpret(q.real, images, record="all", values=[n.operands[0] for n in lifs])
+        made = interpret(q.int, images, record=real.codes)
+        for name, codes in real.codes.items():
+            np.testing.assert_array_equal(made.codes[name], codes, err_msg=f"{seed} {name}")
+        for n in lifs:
+            bias = q.real.tensor(n, "bias")
+            x = real.values[n.operands[0]][0] + (0 if bias is None else bias[:, None, None])
+            ties += int((x == q.unit(n)).sum())
+    assert exact > 10 and ties > 50, (exact, ties)

@@ -108,7 +108,7 @@ class Leaves:
         if leaf.kind != "attn":
             return self.levels[self.source(leaf.node.operands[0])] + 1
         q, k, v = (self.levels[self.source(i)] for i in leaf.node.operands)
-        written, read = ((k, v), q) if leaf.node.attr("order") == "kv" else ((k, q), v)
+        written, read = ((k, v), q) if leaf.node.attr("order", "kv") == "kv" else ((k, q), v)
         return max(max(written) + 2, read + 1)
 
     def source(self, node_id: str) -> str:

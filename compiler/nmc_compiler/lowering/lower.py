@@ -236,7 +236,7 @@ class _Netlist:
 
     def _add_dynamic(self, dst: int, node: Node, arrives: int) -> None:
         q, k, v = (self.index[i] for i in node.operands)
-        order = node.attr("order")
+        order = node.attr("order", "kv")
         at = {"q": arrives - (order == "qk"), "k": arrives - 1, "v": arrives - (order == "kv")}
         (q, dq), (k, dk), (v, dv) = (self._reach(p, at[r]) for p, r in ((q, "q"), (k, "k"), (v, "v")))
         self.parts["dynamics"].append(

@@ -60,14 +60,24 @@ def decay_constant(node: Node) -> tuple[int, bool]:
     return int(round(exact)), exact == round(exact)
 
 
+def halvings_of(node: Node) -> int | None:
+    """j where a LIF keeps 2^-j of its potential (0 also where it keeps nothing), None for any other decay."""
+    dv, exact = decay_constant(node)
+    keep = 4096 - dv
+    if not exact or keep & (keep - 1):
+        return None
+    return 13 - keep.bit_length() if keep else 0
+
+
 def check_neuron(node: Node) -> None:
     """Refuse what the integer neurons have not: other resets, thresholds or gains that are not above 0."""
     if node.op == "lif" and node.attr("reset") != "hard":
         raise LoweringError(f"neuron '{label(node)}' has reset '{node.attr('reset')}'; profile loihi2 resets hard")
-    gain, theta = float(node.attr("gain", 1.0)), 1.0
-    if node.op == "lif":
-        theta = float(node.attr("theta")) - float(node.attr("v_reset", 0.0))
-    if node.op in ("lif", "multilevel") and (gain <= 0 or theta <= 0):
+    gain = float(node.attr("gain", 1.0))
+    if node.op == "multilevel" and gain <= 0:
+        raise LoweringError(f"neuron '{label(node)}' has an input gain of {gain:g}; it must be above 0 on this target")
+    theta = float(node.attr("theta", 1.0)) - float(node.attr("v_reset", 0.0))
+    if node.op == "lif" and (gain <= 0 or theta <= 0):
         raise LoweringError(
             f"neuron '{label(node)}' has a threshold {theta:g} above its reset and an input gain of {gain:g}; "
             f"both must be above 0 on this target"
@@ -92,21 +102,19 @@ def lif_on_counts(node: Node, step: float, timesteps: int, bound: CountBound, cu
             f"neuron '{label(node)}' reads counts and resets to {node.attr('v_reset'):g}; only 0 is lowered"
         )
     k = float(node.attr("theta")) / (input_gain(node) * step)
-    dv, dv_exact = decay_constant(node)
-    keep = 1.0 - dv / 4096.0
-    halvings = 0.0 if keep == 0 else -math.log2(keep)
-    grid = dv_exact and halvings == round(halvings)
-    wanted = int(round(halvings)) * (timesteps - 1) if grid else 2 * (timesteps - 1)
-    first = _first_above(k, node.attr("compare"))
-    shift = min(wanted, _room(node, bound.of(first) + math.ceil(keep * first), 0, current_max))  # a count on a charge
+    dv, halvings = decay_constant(node)[0], halvings_of(node)
+    wanted = (2 if halvings is None else halvings) * (timesteps - 1)
+    first = first_above(k, node.attr("compare"))
+    shift = min(wanted, _room(node, bound.of(first) + math.ceil(first * (4096 - dv) / 4096), 0, current_max))
     scaled, tie = _settled(k * 2**shift)
-    exact = grid and shift >= wanted and (not tie or _short(step, node.attr("theta"), node.attr("gain", 1.0)))
+    clear = not tie or _short(step, node.attr("theta"), node.attr("gain", 1.0))
+    exact = halvings is not None and shift >= wanted and clear
     remark = (
         ""
         if exact
         else f"potentials within 2^-{shift} of the threshold {k:g} may differ (wanted {wanted} fraction bits)"
     )
-    return CountNeuron(shift, first, _first_above(scaled, node.attr("compare")) - 1, dv, exact=exact, remark=remark)
+    return CountNeuron(shift, first, first_above(scaled, node.attr("compare")) - 1, dv, exact=exact, remark=remark)
 
 
 def levels_on_counts(node: Node, step: float, bound: CountBound, current_max: int) -> CountNeuron:
@@ -132,8 +140,8 @@ def _room(node: Node, largest: int, least: int, current_max: int) -> int:
     return room
 
 
-def _first_above(k: float, compare: str) -> int:
-    """Smallest whole number that is >= k, or > k."""
+def first_above(k: float, compare: str) -> int:
+    """Smallest whole number that is >= k ("ge"), or > k ("gt"); k within float32 rounding of a whole one is that."""
     k, _ = _settled(k)
     return math.ceil(k) if compare == "ge" else math.floor(k) + 1
 

@@ -22,6 +22,8 @@ from nmc_compiler.passes.counts import (
     check_neuron,
     count_bound,
     decay_constant,
+    first_above,
+    halvings_of,
     levels_on_counts,
     lif_on_counts,
     or_on_counts,
@@ -303,7 +305,7 @@ class _Quantizer:
             largest=float(np.abs(weight).max(initial=0.0)), worst_error=float(np.abs(error).max(initial=0.0)),
             rms_error_relative=math.sqrt(float(np.mean(error**2))) / power,
         )  # fmt: skip
-        return {"key": key, "shift": shift}
+        return {"key": key, "shift": shift, "exact": not error.any()}
 
     def _plan_host(self, host: Node, scale: np.ndarray, cls: ScaleClass) -> dict[str, Any]:
         """``scale`` [C] synaptic units per unit of the model's current."""
@@ -364,8 +366,10 @@ class _Quantizer:
     def _plan_lif(self, reader: Node, scale: np.ndarray, plan: dict[str, Any]) -> dict[str, Any]:
         theta = float(reader.attr("theta")) - float(reader.attr("v_reset", 0.0))
         wanted = scale * theta / input_gain(reader)
-        vth = np.rint(wanted).astype(np.int32)
-        if vth.min() < 1:
+        settled = self._is_exact(reader, plan, scale)
+        vth = np.array([first_above(w, reader.attr("compare")) - 1 for w in wanted]) if settled else np.rint(wanted)
+        vth = vth.astype(np.int32)
+        if wanted.min() < 0.5:
             bound = float((self._bound(reader) * scale / wanted).max())
             raise LoweringError(
                 f"threshold of '{label(reader)}' would be {wanted.min():.2g} units of its current, whose largest value "
@@ -376,7 +380,30 @@ class _Quantizer:
         return {
             "vth": np.unique(vth).tolist(), "vth_error_relative": float(np.abs(vth / wanted - 1).max()), "dv": dv,
             "dv_exact": exact, "compare": f"{reader.attr('compare')} becomes gt on the 64-grain",
+            **({"exact": True} if settled else {}),
         }  # fmt: skip
+
+    def _is_exact(self, reader: Node, plan: dict[str, Any], scale: np.ndarray) -> bool:
+        """Whether no number before a LIF was rounded and its potentials are all multiples of 64.
+
+        Then its compare is met to the letter, ties included. Trained weights hardly ever are so; small whole ones are.
+        """
+        halvings, bias = halvings_of(reader), self.graph.tensor(reader, "bias")
+        chosen = [self.plans[n.id] for n in self._projections(reader.operands[0])]
+        if halvings is None or plan["rshift"] or not all(c.get("exact") for c in chosen):
+            return False
+        grain = 1 << halvings * (self.graph.timesteps - 1)
+        added = [self.tensors[c["key"]].astype(np.int64) << c["shift"] for c in chosen]
+        if "bias" in plan:
+            if (plan["bias"] != bias * scale * GRAIN).any() or (plan["bias"] % GRAIN).any():  # type: ignore[operator]
+                return False
+            added.append(plan["bias"].astype(np.int64) // GRAIN)
+        return not any((a % grain).any() for a in added)
+
+    def _projections(self, node_id: str) -> list[Node]:
+        """Convolutions below a current."""
+        node = self.by_id[node_id]
+        return [node] if node.op == "conv2d" else [p for i in node.operands for p in self._projections(i)]
 
     def _level_table(self, reader: Node, scale: np.ndarray) -> np.ndarray:
         """[C, D], or [1, D] where rows agree. Level n starts at n - 1/2; half to even excludes the tie for odd n."""

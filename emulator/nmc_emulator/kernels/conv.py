@@ -9,6 +9,8 @@ from numba import njit
 
 from .rows import add_rows, add_scaled_rows, rows_at_once
 
+WIDENED = 1 << 17  # bytes of a widened weight at most: it has to stay in cache
+
 
 def pack_geometry(source, grid, kernel, stride, pad, dilation, shift, lag, steps):
     """int64 [16]: source (C, H, W), output grid (H, W), kernel, stride, pad, dilation, and scalars."""
@@ -24,6 +26,30 @@ def value_type(bound):
 def span_limit(bound):
     """Rows that may be added in one go for |code| <= bound: no limit where sums are as wide as acc."""
     return rows_at_once(bound) if value_type(bound) is np.int16 else 2**31
+
+
+def neighbours(out_width, weight, stride, collapse):
+    """Output positions side by side along x that are best summed together, as one of more channels.
+
+    A row of few channels takes longer to find than to add, so up to 4 positions share the search;
+    the rows of the wider kernel are partly zero.
+    """
+    kh, kw, ins, outs = weight.shape
+    most = 4 if outs <= 32 else 2 if outs <= 64 and kw == 1 else 1
+    for count in (4, 2):
+        size = kh * (kw + (count - 1) * stride) * ins * count * outs
+        if count <= most and out_width % count == 0 and not collapse and size <= WIDENED:
+            return count
+    return 1
+
+
+def widen(weight, count, stride):
+    """weight [kh, kw + (count - 1) * stride, C_in, count * C_out] that does ``count`` positions at once."""
+    kh, kw, ins, outs = weight.shape
+    wide = np.zeros((kh, kw + (count - 1) * stride, ins, count, outs), np.int8)
+    for i in range(count):
+        wide[:, i * stride : i * stride + kw, :, i] = weight
+    return wide.reshape(kh, -1, ins, count * outs)
 
 
 @njit(cache=True, nogil=True)
@@ -52,14 +78,14 @@ def _add(acc, at, weight, index, value, spans, count, shift):
 def conv(window, ptr, index, value, weight, acc, geometry, collapse, at_once, spans):
     """Conv with groups = 1. weight int8 [kh * kw * C_in, C_out].
 
-    ptr, index, value (None for plain spikes): event lists of the source; acc [F, P_out, C_out]
-    ([F, 1, C_out] with ``collapse``); at_once: rows whose sum fits 16 bits; spans int64
+    ptr, index, value (None for plain spikes): event lists of the source; acc [F, P_out * C_out]
+    ([F, C_out] with ``collapse``); at_once: rows whose sum fits 16 bits; spans int64
     [kh * kw, 3]. With dilation 1 along x the events under one row of the kernel are one run of
     the list; otherwise every tap is.
     """
     channels, in_height, in_width, height, width, kh, kw = geometry[:7]
     stride_y, stride_x, pad_y, pad_x, dy, dx, shift, lag, steps = geometry[7:]
-    flat, outs = acc.reshape(acc.size), acc.shape[2]
+    flat, outs = acc.reshape(acc.size), weight.shape[1]
     run = kw if dx == 1 else 1
     for f in range(window[0], window[1]):
         if f % steps < lag:
@@ -68,7 +94,7 @@ def conv(window, ptr, index, value, weight, acc, geometry, collapse, at_once, sp
             top = y * stride_y - pad_y
             origin = ((f - lag) * in_height + top) * in_width
             for x in range(width):
-                at = (f * acc.shape[1] + (0 if collapse else y * width + x)) * outs
+                at = f * acc.shape[1] + (0 if collapse else (y * width + x) * outs)
                 count, rows = 0, 0
                 for ky in range(kh):
                     if top + ky * dy < 0 or top + ky * dy >= in_height:

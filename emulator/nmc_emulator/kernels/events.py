@@ -15,17 +15,18 @@ def list_events(window, codes, segments, width, ptr, index, value, count):
     _, positions, channels = codes.shape
     n = np.uint64(ptr[window[0] * positions])  # unsigned: an index that needs no check for wraparound
     for f in range(window[0], window[1]):
-        for p in range(positions):
-            offset, row = (p % width) * channels, codes[f, p]
-            for s in range(len(segments) - 1):
-                before = n
-                for c in range(np.uint64(segments[s]), np.uint64(segments[s + 1])):
-                    index[n] = np.int32(c) + offset
-                    if value is not None:
-                        value[n] = row[c]
-                    n += np.uint64(row[c] != 0)
-                count[f, s, p] = n - before
-            ptr[f * positions + p + 1] = n
+        for line in range(0, positions, width):
+            for x in range(width):
+                offset, row = x * channels, codes[f, line + x]
+                for s in range(len(segments) - 1):
+                    before = n
+                    for c in range(np.uint64(segments[s]), np.uint64(segments[s + 1])):
+                        index[n] = np.int32(c) + offset
+                        if value is not None:
+                            value[n] = row[c]
+                        n += np.uint64(row[c] != 0)
+                    count[f, s, line + x] = n - before
+                ptr[f * positions + line + x + 1] = n
 
 
 @njit(cache=True, nogil=True)

@@ -5,34 +5,43 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
+def _add_line(line, source, stride, w):
+    """line[x] += source[x * stride] * w; the loop without stride becomes vectors."""
+    if stride == 1:
+        for x in range(len(line)):
+            line[x] += np.int64(source[x]) * np.int64(w)
+    else:
+        for x in range(len(line)):
+            line[x] += np.int64(source[x * stride]) * np.int64(w)
+
+
+@njit(cache=True, nogil=True)
 def host_conv(image, weight, bias, shift, stride, pad, dilation, groups, out):
     """y = (conv(image, weight) + bias + (1 << (shift - 1))) >> shift; returns the MACs done.
 
-    image int64 [I, H, W], weight int64 [kh, kw, I // groups, O], out int64 [H_out, W_out, O].
+    image int32 [I, H, W], weight int32 [O, I // groups, kh, kw], bias int64 [O], out int64
+    [O, H_out, W_out]. The products are of 64 bits; the inner loop runs along x.
     """
     height, width = image.shape[1:]
-    kh, kw, ins, outs = weight.shape
-    outs_per_group = outs // groups
+    outs, ins, kh, kw = weight.shape
     rounding = np.int64(1) << (shift - 1) if shift > 0 else np.int64(0)
     macs = 0
-    for y in range(out.shape[0]):
-        for x in range(out.shape[1]):
-            for o in range(outs):
-                out[y, x, o] = bias[o] + rounding
+    for o in range(outs):
+        first = o // (outs // groups) * ins
+        for y in range(out.shape[1]):
+            line = out[o, y]
+            line[:] = bias[o] + rounding
             for ky in range(kh):
                 row = y * stride[0] + ky * dilation[0] - pad[0]
                 if row < 0 or row >= height:
                     continue
                 for kx in range(kw):
-                    column = x * stride[1] + kx * dilation[1] - pad[1]
-                    if column < 0 or column >= width:
-                        continue
-                    macs += ins * outs
-                    for group in range(groups):
-                        for i in range(ins):
-                            value = image[group * ins + i, row, column]
-                            for o in range(group * outs_per_group, (group + 1) * outs_per_group):
-                                out[y, x, o] += value * weight[ky, kx, i, o]
-            for o in range(outs):
-                out[y, x, o] >>= shift
+                    start = kx * dilation[1] - pad[1]
+                    left = max(-(start // stride[1]), 0)
+                    right = min((width - 1 - start) // stride[1] + 1, len(line))
+                    macs += ins * max(right - left, 0)
+                    for i in range(ins):
+                        w = weight[o, i, ky, kx]
+                        _add_line(line[left:right], image[first + i, row, left * stride[1] + start :], stride[1], w)
+            line >>= shift
     return macs

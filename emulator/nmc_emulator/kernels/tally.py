@@ -5,7 +5,7 @@ from numba import njit
 
 @njit(cache=True, nogil=True)
 def work(window, steps, count, width, channels, rows, columns, extent, core, offset, lag, tick, load, total):
-    """total[d] += work of all events at piece d; load[tick, core] likewise if it has rows.
+    """total[core] += work of all events at its pieces; load[tick, core] likewise if it has rows.
 
     count [F, S, P] events of the source; channels [D, S], rows [D, H], columns [D, W]: fan-out
     factors, zero outside ``extent`` [D, 4]; tick [F] of level 0; events arrive ``offset`` ticks
@@ -27,7 +27,7 @@ def work(window, steps, count, width, channels, rows, columns, extent, core, off
                         line += columns[d, x] * count[f, s, y * width + x]
                     plane += rows[d, y] * line
                 done += channels[d, s] * plane
-            total[d] += done
+            total[core[d]] += done
             if len(load) > 0:
                 load[tick[f] + offset, core[d]] += done
 
@@ -50,7 +50,7 @@ def table_writes_kv(window, k_count, v_count, k_head, v_head, columns, core, tic
                     if k_head[sk] == v_head[sv]:
                         for n in range(k_count.shape[2]):
                             done += k_count[f, sk, n] * v_count[f, sv, n]
-            total[d] += done
+            total[core[d]] += done
             load[tick[f] + offset, core[d]] += done
 
 
@@ -75,7 +75,7 @@ def table_writes_qk(window, q, k, heads, held, token, core, tick, offset, load, 
                 columns = 0
                 for n in range(tokens):
                     columns += (q[f, n, c] != 0) & (token[d, n] != 0)
-                total[d] += written * columns
+                total[core[d]] += written * columns
                 load[tick[f] + offset, core[d]] += written * columns
 
 
