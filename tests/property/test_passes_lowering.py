@@ -24,7 +24,7 @@ from nmc_compiler.program.validate import validate_program
 from nmc_compiler.target import load_target
 from nmc_emulator import run
 
-SETTINGS = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+SETTINGS = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 SEEDS = st.integers(0, 10**6)
 TARGETS = {name: load_target(name) for name in ("loihi2", "generic-mesh")}
 Terms = Counter[Any]  # what is added up -> how often

@@ -108,25 +108,21 @@ def test_no_images_is_a_run_of_nothing(engine):
 def test_all_silent_and_all_firing(engine):
     """With every soma active all the time, effective and dense SynOps are the same."""
     base = random_program(31, layers=7)
+    assert not base.host_codes
     images = random_images(base, 31, 2)
 
     def forced(p: Population, theta: int) -> Population:
-        if p.model == "readout":
-            return p
-        if p.model == "input":
-            return p
-        vth = np.full(p.shape[0], theta, np.int32)
-        return replace(p, model="lif", role="neuron", vth=vth, thresholds=None, payload_bits=0, signed=False, dv=4096)
+        plain = {"model": "lif", "role": "neuron", "thresholds": None, "payload_bits": 0, "signed": False, "dv": 4096}
+        return p if p.model == "readout" else replace(p, vth=np.full(p.shape[0], theta, np.int32), **plain)
 
     names = ("synops_ac", "synops_mac", "dyn_writes", "dyn_reads")
-    for theta, firing in ((-(2**17), True), (2**17, False)):
+    for theta, firing in ((-(2**17), True), (2**17 - 1, False)):
         program = map_program(replace(base, populations=tuple(forced(p, theta) for p in base.populations)), 1, 3, 3)
         counters = run(program, images, engine=engine).counters
         assert sum(counters.total(f"{n}_dense") for n in names) > 0
         for name in names:
             assert counters.total(name) == (counters.total(f"{name}_dense") if firing else 0)
-        fired = counters.total("events") > 0
-        assert fired == firing
+        assert (counters.total("events") > 0) == firing
 
 
 def chain(delay: int, timesteps: int = 2, pipelined: bool = True) -> Program:

@@ -109,12 +109,15 @@ def _ends_of_other_shape(leaves: Leaves, groups: list[Group]) -> set[str]:
     links: nx.DiGraph = nx.DiGraph()
     links.add_nodes_from(range(len(groups)))
     source = {r.id: i for i, g in enumerate(groups) for r in g.readers}
+    summed, pooled = set[int](), set[int]()
     for i, g in enumerate(groups):
         for leaf in (x for x in g.leaves.values() if x.kind == "transfer"):
-            links.add_edge(source[transfer_id(g.readers[0], leaf)], i, mode=leaf.mode)
-    summed = {b for _, b, mode in links.edges(data="mode") if mode == "sum"}
-    summed |= set().union(*(nx.descendants(links, b) for b in summed))
-    pooled = {a for a, _, mode in links.edges(data="mode") if mode == "maxpool"}
+            links.add_edge(source[transfer_id(g.readers[0], leaf)], i)
+            if leaf.mode == "sum":
+                summed.add(i)
+            else:
+                pooled.add(source[transfer_id(g.readers[0], leaf)])
+    summed |= set().union(*(nx.descendants(links, i) for i in summed))
     neurons: set[str] = set()
     for members in nx.weakly_connected_components(links):
         ends = [groups[i].readers for i in sorted(members - summed - pooled)]
