@@ -56,9 +56,7 @@ class _Package:
 
 
 _PROGRAMS = (
-    _Program(
-        "iverilog", "Icarus Verilog: simulates the RTL", ("iverilog",), "-V", "apt-get install iverilog"
-    ),
+    _Program("iverilog", "Icarus Verilog: simulates the RTL", ("iverilog",), "-V", "apt-get install iverilog"),
     _Program(
         "verilator",
         "compiles the RTL to a fast model, the virtual board",

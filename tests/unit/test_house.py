@@ -87,9 +87,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, copy)
     command = "-m pip wheel --quiet --no-index --no-deps --no-build-isolation --wheel-dir"
-    done = subprocess.run(
-        [sys.executable, *command.split(), str(out), str(copy)], capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, *command.split(), str(out), str(copy)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     [path] = out.glob("*.whl")
     return zipfile.ZipFile(path).namelist()

@@ -84,9 +84,7 @@ def test_program_that_fails_is_found_without_a_version(bin_dir: Path) -> None:
     assert (tool("iverilog").found, tool("iverilog").version) == (path, None)
 
 
-def test_program_that_hangs_is_listed_without_a_version(
-    bin_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_program_that_hangs_is_listed_without_a_version(bin_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tools, "ASK_SECONDS", 0.2)
     path = script(bin_dir / "verilator", "exec /bin/sleep 30")
     assert (tool("verilator").found, tool("verilator").version) == (path, None)
@@ -97,16 +95,12 @@ def test_programs_beside_our_interpreter_are_found(bin_dir: Path, tmp_path: Path
     assert tool("openFPGALoader").found == path
 
 
-def test_package_is_found_without_importing_it(
-    bin_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_package_is_found_without_importing_it(bin_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = tmp_path / "site"
     (site / "cocotb").mkdir(parents=True)
     (site / "cocotb" / "__init__.py").write_text("raise RuntimeError('imported')\n")
     (site / "cocotb-2.1.0.dist-info").mkdir()
-    (site / "cocotb-2.1.0.dist-info" / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: cocotb\nVersion: 2.1.0\n"
-    )
+    (site / "cocotb-2.1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: cocotb\nVersion: 2.1.0\n")
     monkeypatch.syspath_prepend(str(site))
     assert (tool("cocotb").found, tool("cocotb").version) == (site / "cocotb", "2.1.0")
     assert "cocotb" not in sys.modules
@@ -118,9 +112,7 @@ def python_310(path: Path, lava: str | None) -> Path:
     return script(path, f'case "$*" in *lava-nc*) {answer} ;; *ensurepip*) exit 0 ;; *) exit 2 ;; esac')
 
 
-def test_lava_of_the_environment_variable_wins(
-    bin_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lava_of_the_environment_variable_wins(bin_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     python_310(bin_dir / "python3.10", "0.9.0")
     path = python_310(tmp_path / "lava" / "python", "0.10.0")
     monkeypatch.setenv(tools.LAVA_ENV, str(path))
@@ -161,6 +153,4 @@ def test_python_310_without_lava_says_how_to_install_it(bin_dir: Path) -> None:
 
 
 def test_no_python_310_says_how_to_get_one_first(bin_dir: Path) -> None:
-    assert tool("lava-nc").how_to_get.startswith(
-        "get Python 3.10 (uv python install 3.10, or pyenv install 3.10)"
-    )
+    assert tool("lava-nc").how_to_get.startswith("get Python 3.10 (uv python install 3.10, or pyenv install 3.10)")

@@ -259,9 +259,7 @@ def test_a_total_and_its_parts_are_not_both_charged(name):
     profile = load_profile(name)
     with pytest.raises(UsageError) as caught:
         profile.energy({"synop": 3, "synop_dense": 2, "synop_conv": 1, "synop_sparse": 0})
-    assert str(caught.value) == (
-        "synop is the sum that synop_dense, synop_conv are parts of; count one or the other"
-    )
+    assert str(caught.value) == ("synop is the sum that synop_dense, synop_conv are parts of; count one or the other")
     with pytest.raises(UsageError, match="neuron_update is the sum that neuron_active are parts of"):
         profile.energy({"neuron_update": 3, "neuron_active": 3})
 
@@ -318,8 +316,7 @@ def test_bad_price(tmp_path, old, new, below, text):
 def test_wrong_terms_for_the_kind(tmp_path):
     known = ", ".join(FORMULA_TERMS)
     assert refusal(tmp_path, CMOS.replace("  ac_fp32:", "  ac_fp33:")) == (
-        "price profile file F: 1 problem\n"
-        f"  F:{PRICES}: prices: no such terms of kind formula: ac_fp33; known: {known}"
+        f"price profile file F: 1 problem\n  F:{PRICES}: prices: no such terms of kind formula: ac_fp33; known: {known}"
     )
     gone = CMOS[: CMOS.index("  mac_int8:")]
     assert f"F:{PRICES}: prices: terms of kind formula not given: mac_int8; an unknown price is null" in (
@@ -340,8 +337,7 @@ def test_bad_heading(tmp_path):
 def test_a_price_given_twice(tmp_path):
     text = CMOS.replace("    value: 0.9\n", "    value: 0.9\n    value: 0.1\n")
     assert refusal(tmp_path, text) == (
-        f"price profile file F:{AC_FP32 + 2}: prices.ac_fp32.value: "
-        f"given twice, first in line {AC_FP32 + 1}; keep one"
+        f"price profile file F:{AC_FP32 + 2}: prices.ac_fp32.value: given twice, first in line {AC_FP32 + 1}; keep one"
     )
 
 

@@ -181,8 +181,7 @@ def test_chips_extend_the_mesh_along_x():
         (
             "loihi2",
             10000,
-            "10000 chips of 128 cores are 1280000 cores; "
-            "nmc maps to at most 1048576: ask for at most 8192 chips",
+            "10000 chips of 128 cores are 1280000 cores; nmc maps to at most 1048576: ask for at most 8192 chips",
         ),
     ],
 )
@@ -198,9 +197,7 @@ def test_impossible_chips(name, chips, text):
 def test_digest_follows_content_not_layout(tmp_path):
     target = load_target("generic-mesh")
     assert len(target.digest) == 64
-    same = load_target(
-        write(tmp_path, "# another comment\n" + MESH.replace("[16, 16]", "\n      - 16\n      - 16"))
-    )
+    same = load_target(write(tmp_path, "# another comment\n" + MESH.replace("[16, 16]", "\n      - 16\n      - 16")))
     assert same == target and same.digest == target.digest
     other = load_target(write(tmp_path, edit("value: 1024", "value: 1023")))
     assert other.digest != target.digest

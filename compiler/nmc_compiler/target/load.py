@@ -86,9 +86,7 @@ def _read(path: Path, what: str) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise VerifyError(
-            f"{what} file {path}: not UTF-8 text (byte {error.start}); is it the right file?"
-        ) from None
+        raise VerifyError(f"{what} file {path}: not UTF-8 text (byte {error.start}); is it the right file?") from None
 
 
 class _Refused(Exception):
@@ -148,9 +146,7 @@ def _build(loader: _Loader, node: yaml.Node, place: Place, lines: dict[Place, in
     try:
         return loader.construct_object(node)
     except (ValueError, LookupError):  # what the constructors raise on a tag that the text does not fit
-        raise _Refused(
-            line, f"{_dotted(place)}: {reprlib.repr(node.value)} does not fit its YAML type"
-        ) from None
+        raise _Refused(line, f"{_dotted(place)}: {reprlib.repr(node.value)} does not fit its YAML type") from None
 
 
 def _build_mapping(loader: _Loader, node: yaml.MappingNode, place: Place, lines: dict[Place, int]) -> dict:

@@ -108,9 +108,7 @@ class Mesh(Spec):
         top = self.chips_max.value
         if chips < 1 or (top is not None and chips > top):
             limit = "1 or more" if top is None else f"1 to {top}"
-            raise UsageError(
-                f"{chips} chips asked for, but the target has {limit}; choose a number within that"
-            )
+            raise UsageError(f"{chips} chips asked for, but the target has {limit}; choose a number within that")
         if chips * self.cores > MAX_CORES:
             raise UsageError(
                 f"{chips} chips of {self.cores} cores are {chips * self.cores} cores; "
