@@ -92,10 +92,10 @@ def _check_shape(found: tuple[int, ...], shape: Shape, where: str) -> None:
     axes = "N, T, C, H, W" if shape.has_time else "N, C, H, W"
     if found[1:] != shape.sample or not found:
         wanted = ", ".join(map(str, shape.sample))
-        raise FrontendError(
-            f"{where} have shape {list(found)}, but the network takes [N, {wanted}] ({axes}); "
-            "reshape or resize them as in training"
-        )
+        step = "reshape or resize them as in training"
+        if len(found) == 5 and not shape.has_time:
+            step = "for images with a time axis compile the model with `input_time: true` in its config"
+        raise FrontendError(f"{where} have shape {list(found)}, but the network takes [N, {wanted}] ({axes}); {step}")
     if found[0] < 1:
         raise FrontendError(f"{where} hold no sample (shape {list(found)}); give at least one")
 

@@ -183,6 +183,11 @@ ARRAYS = {
         "x.npz: images have shape [16, 1, 16, 8], but the network takes [N, 1, 16, 20] (N, C, H, W); "
         "reshape or resize them as in training",
     ),
+    "time": (
+        lambda: {"images": np.repeat(images()[:, None], 4, axis=1)},
+        "x.npz: images have shape [16, 4, 1, 16, 20], but the network takes [N, 1, 16, 20] (N, C, H, W); "
+        "for images with a time axis compile the model with `input_time: true` in its config",
+    ),
     "nan": (
         lambda: {"images": spoiled()},
         "x.npz: images: sample 3 has 1 values that are NaN or infinite, the first (nan) at [0, 2, 1]; clean the input",
