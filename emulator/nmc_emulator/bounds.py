@@ -27,7 +27,7 @@ def _conv_gain(conv: Conv) -> int:
     """Largest |sum| that codes of magnitude 1 can make at one accumulator."""
     if conv.weight.size == 0:
         return 0
-    rows = np.abs(conv.weight.astype(np.int64)).sum(axis=(0, 1, 2))
+    rows = sum(np.abs(tap.astype(np.int16)).sum(axis=0, dtype=np.int64) for row in conv.weight for tap in row)
     grid = conv.out_hw[0] * conv.out_hw[1] if conv.collapse else 1
     return int(rows.max()) * grid
 

@@ -17,11 +17,6 @@ from .traffic import Ledger, classify
 from .workspace import Workspace
 
 
-def _reset(window: np.ndarray, ptr: np.ndarray) -> None:
-    if window[0] == 0:
-        ptr[0] = 0
-
-
 class Counting:
     """Adds counting steps to a workspace; ``ledger`` turns event counts into traffic after a run."""
 
@@ -50,7 +45,6 @@ class Counting:
         count = space.buffer(("count", i), (space.frames, len(segments) - 1, h * w), np.int32)
         if any(e.kind == CONV and self.program.convs[e.index].groups == 1 for e in self.edges(i)):
             buffers = space.events(i)
-            space.step(_reset, window, buffers[0])
             space.step(events.list_events, window, space.codes(i), segments, w, *buffers, count)
         else:
             space.step(events.count_events, window, space.codes(i), segments, count)
@@ -63,15 +57,16 @@ class Counting:
         classes = classify(self.program, self.layout, i, self.segments[i])
         space, tables = self.space, self.counters.tables
         hist = np.zeros(len(classes.core), np.int64), self.ledger.add(i, classes, space.plain(i))
+        runs = classes.start, classes.kind
         axons = classes.axon_start, classes.axons, classes.link_start, classes.links
         loads = space.block.tick, p.level, self.loads.axons, self.loads.links
         reads = tables["axon_reads"], tables["waste_events"]
         window = space.block.window
-        space.step(tally.traffic, window, space.T, count, classes.cell, *hist, *axons, *loads, *reads)
+        space.step(tally.traffic, window, space.T, count, *runs, *hist, *axons, *loads, *reads)
         if not space.plain(i):
             sums = space.buffer(("payload", i), space.shapes[count.key][0], np.int64)
             space.step(events.sum_payloads, window, space.codes(i), self.segments[i], sums)
-            space.step(tally.payloads, window, sums, classes.cell, classes.core, tables["payload_sum"][i])
+            space.step(tally.payloads, window, sums, *runs, classes.core, tables["payload_sum"][i])
 
     def _work(self, e: Edge, p: Population, count: Ref) -> None:
         table = fan(self.program, self.layout, e, self.segments[e.src])

@@ -21,7 +21,7 @@ from .timing import CONV, DYNAMIC, MAP, Edge
 class Fan:
     """Work per event of one edge on each piece of its target dendrite, D pieces in all.
 
-    channels int64 [D, S], rows [D, H], columns [D, W]; extent [D, 4] the rows y0:y1 and columns
+    channels int64 [D, S], rows [D, H], columns int32 [D, W]; extent [D, 4] the rows y0:y1 and columns
     x0:x1 outside of which nothing is done; core [D].
     """
 
@@ -33,7 +33,7 @@ class Fan:
 
     def dense(self, segments: np.ndarray) -> np.ndarray:
         """Work [D] if every soma of the source were active."""
-        return (self.channels * np.diff(segments)).sum(1) * self.rows.sum(1) * self.columns.sum(1)
+        return (self.channels * np.diff(segments)).sum(1) * self.rows.sum(1) * self.columns.sum(1, dtype=np.int64)
 
 
 def _axis(size: int, out: int, kernel: int, stride: int, pad: int, dilation: int, lo: int, hi: int) -> np.ndarray:
@@ -104,7 +104,7 @@ def fan(program: Program, layout: Layout, e: Edge, segments: np.ndarray) -> Fan:
     pieces = layout.pieces[e.dst]
     axes = [_axes(program, e, p.box) for p in pieces]
     rows = np.array([a[0] for a in axes], np.int64)
-    columns = np.array([a[1] for a in axes], np.int64)
+    columns = np.array([a[1] for a in axes], np.int32)
     starts = segments[:-1].tolist()
     channels = np.array([[_channel_work(program, e, c, p.box) for c in starts] for p in pieces], np.int64)
     extent = np.array([[*_extent(r), *_extent(c)] for r, c in zip(rows, columns, strict=True)], np.int64)

@@ -17,8 +17,8 @@ from .counters import Counters
 from .counting import Counting
 from .host import Host
 from .kernels import conv as convs
+from .kernels import conv_groups, maps, soma, transfers
 from .kernels import dynamic as dynamics
-from .kernels import maps, soma, transfers
 from .layout import Layout
 from .loads import TickLoads
 from .memory import Ref
@@ -54,7 +54,7 @@ class Planner:
         self.counting = Counting(program, layout, timing, counters, self.space, self.loads)
         self.out = np.zeros((batch, readout_size(program)), np.int64)
         self.codes: dict[int, np.ndarray] = dict.fromkeys(recorded, np.zeros(0))
-        self._currents: dict[int, tuple[int, np.ndarray, int]] = {}  # host current -> sample, result, MACs
+        self._currents: dict[int, tuple[int, np.ndarray]] = {}  # host current -> sample, result
         for *_, job in sorted(self._jobs(), key=lambda j: j[:4]):
             job()
 
@@ -84,26 +84,25 @@ class Planner:
     # -- the host --------------------------------------------------------------------------------
 
     def _host_current(self, i: int, h: HostCurrent) -> None:
-        space, T = self.space, self.program.timesteps
+        space, T, fresh = self.space, self.program.timesteps, self.space.fresh(h.dst)
 
         def add(acc: np.ndarray) -> None:
             for b in range(len(space.block.images)):
-                y, macs = self._current(i, b)
-                rows = y.transpose(0, 2, 3, 1).reshape(len(y), *acc.shape[1:]).astype(acc.dtype)
-                frames = space.block.frames_of(b, T)
-                for f in frames:
-                    acc[f] += rows[f % T if len(y) > 1 else 0]
-                if frames.start == b * T:  # once per sample
-                    self._count_current(i, h, y, macs)
+                rows = self._current(i, h, b, acc.dtype.type)
+                for f in space.block.frames_of(b, T):
+                    row = rows[f % T if len(rows) > 1 else 0].reshape(acc.shape[1:])
+                    acc[f] = row if fresh else acc[f] + row
 
         space.step(add, space.acc(h.dst))
 
-    def _current(self, i: int, b: int) -> tuple[np.ndarray, int]:
-        """Host current i of sample b of the block; kept for the sample's later timesteps."""
+    def _current(self, i: int, h: HostCurrent, b: int, dtype: type) -> np.ndarray:
+        """Host current i of sample b of the block, [T or 1, H, W, C]; counted once, kept for later timesteps."""
         index = self.space.block.first + b
         if i not in self._currents or self._currents[i][0] != index:
-            self._currents[i] = (index, *self.host.current(i, self.space.block.images[b], index))
-        return self._currents[i][1:]
+            y, macs = self.host.current(i, self.space.block.images[b], index)
+            self._count_current(i, h, y, macs)
+            self._currents[i] = (index, np.ascontiguousarray(y.astype(dtype).transpose(0, 2, 3, 1)))
+        return self._currents[i][1]
 
     def _count_current(self, i: int, h: HostCurrent, y: np.ndarray, macs: int) -> None:
         tables, repeats = self.counters.tables, self.program.timesteps // len(y)
@@ -142,10 +141,10 @@ class Planner:
         geometry = self._geometry(self.program.populations[e.src].shape, c.out_hw, c, c.shift, e.lag)
         if ins == 1 and outs == c.groups:
             weight = c.weight.reshape(kh * kw, outs).astype(space.dtype(acc)) << c.shift
-            space.step(convs.conv_depthwise, window, codes, weight, acc, geometry, c.collapse)
+            space.step(conv_groups.conv_depthwise, window, codes, weight, acc, geometry, c.collapse)
         else:
             weight = np.ascontiguousarray(c.weight.reshape(kh * kw, ins, outs))
-            space.step(convs.conv_grouped, window, codes, weight, acc, geometry, c.collapse, c.groups)
+            space.step(conv_groups.conv_grouped, window, codes, weight, acc, geometry, c.collapse, c.groups)
 
     def _conv_events(self, e: Edge, c: Conv) -> None:
         (stride_y, stride_x), (h, w), space = c.stride, c.out_hw, self.space
@@ -155,8 +154,9 @@ class Planner:
         shape = self.program.populations[e.src].shape
         form = (h, w // count), (kh, kw), (stride_y, stride_x * count), c.pad, c.dilation
         geometry = convs.pack_geometry(shape, *form, c.shift, e.lag, self.program.timesteps)
+        fresh = not c.collapse and e.lag == 0 and space.fresh(e.dst)
         rows, acc = np.ascontiguousarray(weight.reshape(kh * kw * ins, outs)), space.acc(e.dst, flat=True)
-        rest = geometry, c.collapse, convs.span_limit(self.bounds.code[e.src]), np.zeros((kh * kw, 3), np.int64)
+        rest = geometry, c.collapse, fresh, convs.span_limit(self.bounds.code[e.src]), np.zeros((kh * kw, 3), np.int64)
         space.step(convs.conv, space.block.window, *space.events(e.src), rows, acc, *rest)
 
     def _map(self, e: Edge) -> None:
@@ -236,12 +236,9 @@ class Planner:
         dtype: type = np.int32 if narrow else np.int64
         rows = np.stack([_repeated(row, n, dtype) for row in table])
         args = self.space.block.window, acc, self.space.codes(i, flat=True), _repeated(bias, n, dtype), rows
-        if narrow:
-            self.space.step(
-                soma.levels, *args, np.zeros(rows.shape[1], np.int32), self._wrapping(p), self.counters.overflow_of(i)
-            )
-        else:
-            self.space.step(soma.levels_wide, *args, self.counters.overflow_of(i))
+        scratch: np.ndarray = np.zeros(rows.shape[1], dtype)
+        call, choice = (soma.levels, (self._wrapping(p),)) if narrow else (soma.levels_wide, ())
+        self.space.step(call, *args, scratch, *choice, self.counters.overflow_of(i))
 
     def _record(self, i: int, p: Population) -> None:
         if i not in self.codes:

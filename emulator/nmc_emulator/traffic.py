@@ -22,13 +22,15 @@ from .layout import Axon, Layout
 class Classes:
     """Destination classes of one population, K in all.
 
-    cell int32 [S * H * W] class of every (segment, position); core int64 [K] of the emitting soma
-    (-1: host). Per class k, rows ``axon_start[k]:axon_start[k + 1]`` of ``axons`` int64 [., 4]
+    The cells (segment, position), S * H * W of them, are R runs of one class each: run r is
+    ``start[r]:start[r + 1]`` and of class ``kind[r]``; core int64 [K] of the emitting soma (-1:
+    host). Per class k, rows ``axon_start[k]:axon_start[k + 1]`` of ``axons`` int64 [., 4]
     (unit, receiving core, delay, lag) and entries ``link_start[k]:link_start[k + 1]`` of ``links``,
     each crossed by one packet per event; ``targets[k]`` are the receiving cores, each once.
     """
 
-    cell: np.ndarray
+    start: np.ndarray
+    kind: np.ndarray
     core: np.ndarray
     axon_start: np.ndarray
     axons: np.ndarray
@@ -97,8 +99,11 @@ def classify(program: Program, layout: Layout, population: int, segments: np.nda
                 rows = tuple(i for i, a in enumerate(axons) if a.src_tile == tile and _holds(boxes[i], c, y0, x0))
                 cell[s, y0:y1, x0:x1] = builder.of(core, axons, rows)
     axon_rows = [r for rows in builder.axons for r in rows]
+    flat = cell.reshape(-1)
+    start = np.flatnonzero(np.diff(flat, prepend=-1, append=-1))
     return Classes(
-        cell.reshape(-1),
+        start,
+        flat[start[:-1]].astype(np.int64),
         np.array(builder.core, np.int64),
         _starts(builder.axons),
         np.array(axon_rows, np.int64).reshape(-1, 4),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nmc_compiler.errors import UsageError
 from nmc_compiler.program.model import Program
 
 from .bounds import INT32, Bounds
@@ -77,14 +78,19 @@ class Workspace:
         self.buffer(key, (self.frames, h * w, c), code_type(self.program, self.bounds, population))
         return Ref(key, flat)
 
+    def fresh(self, dendrite: int) -> bool:
+        """Whether nothing was added yet; if so the caller, the first to add, must write every accumulator."""
+        fresh = dendrite not in self._started
+        self._started.add(dendrite)
+        return fresh
+
     def acc(self, dendrite: int, flat: bool = False) -> Ref:
-        """Accumulators of a dendrite; its first use is preceded by a step that zeroes them."""
+        """Accumulators of a dendrite; zeroed before their first use if that is not a ``fresh`` one."""
         c, h, w = self.program.dendrites[dendrite].shape
         key = ("acc", dendrite)
         dtype = np.int32 if self.bounds.accumulator[dendrite] <= INT32 else np.int64
         ref = self.buffer(key, (self.frames, h * w, c), dtype)
-        if dendrite not in self._started:
-            self._started.add(dendrite)
+        if self.fresh(dendrite):
             self.step(_zero, self.block.window, ref)
         return Ref(key, flat)
 
@@ -97,6 +103,11 @@ class Workspace:
         """Event lists of a population: ptr, index, value (None for plain spikes)."""
         c, h, w = self.program.populations[population].shape
         size = self.frames * h * w * c + 1
+        if size > INT32:
+            raise UsageError(
+                f"population '{self.program.populations[population].name}' has {size} codes in a batch,"
+                f" beyond {INT32}; choose a smaller batch"
+            )
         ptr = self.buffer(("ptr", population), (self.frames * h * w + 1,), np.int32)
         index = self.buffer(("index", population), (size,), np.int32)
         if self.plain(population):

@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 
 from nmc_compiler.program.model import Conv, HostCurrent, Map, Transfer
 from nmc_emulator.kernels import conv as convs
-from nmc_emulator.kernels import dynamic, events, maps, scatter, soma, tally, transfers
+from nmc_emulator.kernels import conv_groups, dynamic, events, maps, scatter, soma, tally, transfers
 from nmc_emulator.kernels.host import host_conv
-from nmc_emulator.kernels.rows import rows_at_once
 
 SEEDS = st.integers(0, 2**32 - 1)
 EDGES = [0, 1, -1, 2**17 - 1, 2**17, 2**17 + 1, -(2**17), -(2**17) - 1, 2**23, -(2**23), 2**24, -(2**24)]
@@ -110,7 +109,9 @@ def run_conv(c: Conv, codes: np.ndarray, bound: int, plain: bool, lag: int, dtyp
     acc = np.zeros((t, positions * c.weight.shape[3]), dtype)
     lists = listed(frames_of(codes), w, plain, bound)
     spans, rows = np.zeros((kh * kw, 3), np.int64), np.ascontiguousarray(weight.reshape(-1, outs))
-    convs.conv(window(t), *lists, rows, acc, geometry, c.collapse, convs.span_limit(bound), spans)
+    fresh = not c.collapse and lag == 0
+    acc[:] = 77 if fresh else 0
+    convs.conv(window(t), *lists, rows, acc, geometry, c.collapse, fresh, convs.span_limit(bound), spans)
     grid = (1, 1) if c.collapse else c.out_hw
     return acc.reshape(t, *grid, -1).transpose(0, 3, 1, 2)
 
@@ -133,7 +134,7 @@ def test_conv_equals_naive(seed, kind):
 @pytest.mark.parametrize(("code", "plain"), [(1, True), (31, False), (4, False)])
 def test_conv_sums_of_extreme_rows_stay_exact(weight, code, plain):
     """More equal rows than fit 16 bits: the kernel must widen in between."""
-    ins = 3 * rows_at_once(code) + 5
+    ins = 3 * convs.rows_at_once(code) + 5
     c = Conv("c", 0, 0, 1, np.full((1, 1, ins, 130), weight, np.int8), 0, out_hw=(1, 2))
     codes = np.full((1, ins, 1, 2), code, np.uint8)
     assert (run_conv(c, codes, code, plain, 0) == weight * code * ins).all()
@@ -154,10 +155,10 @@ def test_grouped_and_depthwise_conv_equal_naive(seed, depthwise):
     taps = c.weight.shape[0] * c.weight.shape[1]
     if depthwise:
         weight = c.weight.reshape(taps, outs).astype(np.int32) << c.shift
-        convs.conv_depthwise(window(2), frames_of(codes), weight, acc, geometry, c.collapse)
+        conv_groups.conv_depthwise(window(2), frames_of(codes), weight, acc, geometry, c.collapse)
     else:
         weight = c.weight.reshape(taps, ins // groups, outs)
-        convs.conv_grouped(window(2), frames_of(codes), weight, acc, geometry, c.collapse, groups)
+        conv_groups.conv_grouped(window(2), frames_of(codes), weight, acc, geometry, c.collapse, groups)
     assert np.array_equal(acc.reshape(2, *grid, outs).transpose(0, 3, 1, 2), naive_conv(c, codes))
 
 
@@ -329,7 +330,7 @@ def test_level_tables_equal_naive(seed, depth, wrapping):
     soma.levels(window(3), *operands, scratch, True if wrapping else None, counted)
     assert np.array_equal(got, want) and counted.tolist() == [0, *over, 0]
     wide, again = np.zeros((3, n), np.uint8), np.zeros(4, np.int64)
-    soma.levels_wide(window(3), acc, wide, bias, table, again)
+    soma.levels_wide(window(3), acc, wide, bias, table, np.zeros(n, np.int64), again)
     assert np.array_equal(wide, want) and again.tolist() == [0, *over, 0]
 
 
@@ -402,6 +403,7 @@ def test_work_is_the_sum_of_products(seed):
     rng = np.random.default_rng(seed)
     count = rng.integers(0, 5, (2, 3, 12)).astype(np.int32)
     channels, rows, columns = (rng.integers(0, 3, (2, n)) for n in (3, 4, 3))
+    columns = columns.astype(np.int32)
     extent = np.array([[0, 4, 0, 3]] * 2)
     load, total = np.zeros((9, 2), np.int64), np.zeros(3, np.int64)
     core, tick = np.array([1, 0]), np.array([0, 3])

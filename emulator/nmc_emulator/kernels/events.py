@@ -13,6 +13,7 @@ def list_events(window, codes, segments, width, ptr, index, value, count):
     value: codes of graded events, None for plain spikes; count [F, S, P] events per segment.
     """
     _, positions, channels = codes.shape
+    ptr[0] = 0
     n = np.uint64(ptr[window[0] * positions])  # unsigned: an index that needs no check for wraparound
     for f in range(window[0], window[1]):
         for line in range(0, positions, width):

@@ -48,21 +48,35 @@ def note_range(a, u, v, over):
 
 
 @njit(cache=True, nogil=True)
+def _lif_row_wide(acc, v, codes, bias, theta, dv, over):
+    tight, wraps, clips = 0, 0, 0
+    for i in range(len(acc)):
+        a = np.int64(acc[i])
+        u = a << 6
+        potential = decay(v[i], dv) + wrap24(u) + bias[i]
+        clipped = clip24(potential)
+        spike = clipped > theta[i]
+        codes[i] = spike
+        v[i] = 0 if spike else clipped
+        tight += a != np.int32(a)
+        wraps += u != wrap24(u)
+        clips += potential != clipped
+    over[ACCUMULATOR] += tight
+    over[CURRENT] += wraps
+    over[POTENTIAL] += clips
+
+
+@njit(cache=True, nogil=True)
 def lif_wide(window, steps, acc, v, codes, bias, theta, dv, over):
     """LIF with any accumulator; v int64 [n]. v restarts at 0 with every sample."""
     n, block = acc.shape[1], len(bias)
-    for f in range(window[0], window[1]):
-        if f % steps == 0:
-            v[:] = 0
-        for i in range(n):
-            a = np.int64(acc[f, i])
-            u = a << 6
-            potential = decay(v[i], dv) + wrap24(u) + bias[i % block]
-            note_range(a, u, potential, over)
-            potential = clip24(potential)
-            spike = potential > theta[i % block]
-            codes[f, i] = spike
-            v[i] = 0 if spike else potential
+    for start in range(0, n, block):
+        stop = min(start + block, n)
+        for f in range(window[0], window[1]):
+            if f % steps == 0:
+                v[start:stop] = 0
+            row, out, size = acc[f, start:stop], codes[f, start:stop], stop - start
+            _lif_row_wide(row, v[start:stop], out, bias[:size], theta[:size], dv, over)
 
 
 @njit(cache=True, nogil=True)
@@ -117,20 +131,44 @@ def lif(window, steps, acc, v, codes, bias, theta, dv, shift, wrapping, over):
 
 
 @njit(cache=True, nogil=True)
-def levels_wide(window, acc, codes, bias, thresholds, over):
-    """Stateless level table: code = number of thresholds reached. thresholds [D, block] ascending."""
+def _levels_row_wide(acc, v, codes, bias, thresholds, over):
+    tight, wraps, clips = 0, 0, 0
+    for i in range(len(acc)):
+        a = np.int64(acc[i])
+        u = a << 6
+        potential = wrap24(u) + bias[i]
+        v[i] = clip24(potential)
+        tight += a != np.int32(a)
+        wraps += u != wrap24(u)
+        clips += potential != v[i]
+    _count_levels(v, codes, thresholds)
+    over[ACCUMULATOR] += tight
+    over[CURRENT] += wraps
+    over[POTENTIAL] += clips
+
+
+@njit(cache=True, nogil=True)
+def _count_levels(v, codes, thresholds):
+    """code = number of thresholds [D, >= n] reached; D stays below 256 where codes are uint8."""
+    codes[:] = 0
+    for level in range(thresholds.shape[0]):
+        theta = thresholds[level][: len(codes)]
+        for i in range(len(codes)):
+            codes[i] += v[i] >= theta[i]
+
+
+@njit(cache=True, nogil=True)
+def levels_wide(window, acc, codes, bias, thresholds, v, over):
+    """Stateless level table: code = number of thresholds reached. thresholds [D, block] ascending.
+
+    v int64 [block] is scratch.
+    """
     n, block = acc.shape[1], len(bias)
     for f in range(window[0], window[1]):
-        for i in range(n):
-            a = np.int64(acc[f, i])
-            u = a << 6
-            v = wrap24(u) + bias[i % block]
-            note_range(a, u, v, over)
-            v = clip24(v)
-            code = 0
-            for level in range(thresholds.shape[0]):
-                code += v >= thresholds[level, i % block]
-            codes[f, i] = code
+        for start in range(0, n, block):
+            stop = min(start + block, n)
+            row, out, size = acc[f, start:stop], codes[f, start:stop], stop - start
+            _levels_row_wide(row, v[:size], out, bias[:size], thresholds, over)
 
 
 @njit(cache=True, nogil=True)
@@ -141,11 +179,7 @@ def _levels_row(acc, v, codes, bias, thresholds, wrapping, over):
         v[i] = min(max(potential, np.int32(-LIMIT + 1)), np.int32(LIMIT - 1))
         wraps = np.int32(wraps + wrapped)
         clips = np.int32(clips + (potential != v[i]))
-    codes[:] = 0
-    for level in range(thresholds.shape[0]):
-        theta = thresholds[level]
-        for i in range(len(acc)):
-            codes[i] += v[i] >= theta[i]
+    _count_levels(v, codes, thresholds)
     over[CURRENT] += wraps
     over[POTENTIAL] += clips
 
@@ -158,7 +192,7 @@ def levels(window, acc, codes, bias, thresholds, v, wrapping, over):
         for start in range(0, n, block):
             stop = min(start + block, n)
             row, out, size = acc[f, start:stop], codes[f, start:stop], stop - start
-            _levels_row(row, v[:size], out, bias[:size], thresholds[:, :size], wrapping, over)
+            _levels_row(row, v[:size], out, bias[:size], thresholds, wrapping, over)
 
 
 @njit(cache=True, nogil=True)

@@ -1,5 +1,6 @@
 """Counters from event counts: products of event maps with the tables of fan-out and traffic."""
 
+import numpy as np
 from numba import njit
 
 
@@ -7,7 +8,7 @@ from numba import njit
 def work(window, steps, count, width, channels, rows, columns, extent, core, offset, lag, tick, load, total):
     """total[core] += work of all events at its pieces; load[tick, core] likewise if it has rows.
 
-    count [F, S, P] events of the source; channels [D, S], rows [D, H], columns [D, W]: fan-out
+    count [F, S, P] events of the source; channels [D, S], rows [D, H], columns int32 [D, W]: fan-out
     factors, zero outside ``extent`` [D, 4]; tick [F] of level 0; events arrive ``offset`` ticks
     later; load int64 [ticks, cores], or empty for work that is not a SynOp. Events that leave the sample's
     window by their lag do no work.
@@ -20,11 +21,11 @@ def work(window, steps, count, width, channels, rows, columns, extent, core, off
             for s in range(channels.shape[1]):
                 if channels[d, s] == 0:
                     continue
-                plane = 0
+                plane, left, right = 0, extent[d, 2], extent[d, 3]
                 for y in range(extent[d, 0], extent[d, 1]):
-                    line = 0
-                    for x in range(extent[d, 2], extent[d, 3]):
-                        line += columns[d, x] * count[f, s, y * width + x]
+                    line, events = np.int32(0), count[f, s, y * width + left : y * width + right]
+                    for x in range(len(events)):
+                        line = np.int32(line + columns[d, left + x] * events[x])
                     plane += rows[d, y] * line
                 done += channels[d, s] * plane
             total[core[d]] += done
@@ -84,7 +85,8 @@ def traffic(
     window,
     steps,
     count,
-    cell,
+    start,
+    kind,
     hist,
     events,
     axon_start,
@@ -100,17 +102,19 @@ def traffic(
 ):
     """Book the events of one population: per class, per axon entry and per link.
 
-    count [F, S, P]; cell [S * P] class of each; hist [K] scratch; events [K] totals of the run;
-    axons rows (unit, core, delay, lag); tick [F] of level 0, ``level`` that of the population;
-    memory int64 [ticks, cores] axon entries read; link_load [ticks, links]; reads, waste
-    [units, cores + 1].
+    count [F, S, P]; start [R + 1], kind [R]: runs of cells and their class; hist [K] scratch;
+    events [K] totals of the run; axons rows (unit, core, delay, lag); tick [F] of level 0,
+    ``level`` that of the population; memory int64 [ticks, cores] axon entries read; link_load
+    [ticks, links]; reads, waste [units, cores + 1].
     """
-    _, segments, positions = count.shape
     for f in range(window[0], window[1]):
         hist[:] = 0
-        for s in range(segments):
-            for p in range(positions):
-                hist[cell[s * positions + p]] += count[f, s, p]
+        cells = count[f].reshape(count[f].size)
+        for r in range(len(kind)):
+            run = np.int32(0)
+            for c in cells[start[r] : start[r + 1]]:
+                run = np.int32(run + c)
+            hist[kind[r]] += run
         for k in range(len(hist)):
             n = hist[k]
             if n == 0:
@@ -127,10 +131,12 @@ def traffic(
 
 
 @njit(cache=True, nogil=True)
-def payloads(window, total, cell, core, table):
+def payloads(window, total, start, kind, core, table):
     """table[core of class] += payload sums [F, S, P] of one population."""
-    _, segments, positions = total.shape
     for f in range(window[0], window[1]):
-        for s in range(segments):
-            for p in range(positions):
-                table[core[cell[s * positions + p]]] += total[f, s, p]
+        cells = total[f].reshape(total[f].size)
+        for r in range(len(kind)):
+            run = np.int64(0)
+            for c in cells[start[r] : start[r + 1]]:
+                run += c
+            table[core[kind[r]]] += run
