@@ -199,8 +199,8 @@ def mean_rate(program: object, images: np.ndarray) -> float:
     from nmc_emulator import run
 
     codes = run(program, images, record="all").codes
-    rates = [c.mean() for name, c in codes.items() if name.endswith("_lif") or name[-5:-1] == "_lif"]
-    return float(np.mean(rates))
+    lifs = (name for name in codes if "_lif" in name and not name.endswith(".pool") and "talking" not in name)
+    return float(np.mean([codes[name].mean() for name in lifs]))  # masks follow from k and v: not calibrated
 
 
 def memory_ratio(build: Path, images: np.ndarray) -> float | None:
