@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-STAGGER = 9 * 64  # bytes between buffers: sizes are powers of two, and addresses equal modulo 4096 look alike to a core
 ALIGN = 64  # bytes: a cache line, and the widest vector
 
 
@@ -74,7 +73,7 @@ def bind(
     shapes: key -> (shape, dtype).  forever: buffers live from the first step to the last, as
     networks with lagged projections need, which go through the plan once per timestep.
     """
-    sizes = {k: -(-math.prod(s) * np.dtype(t).itemsize // ALIGN) * ALIGN + STAGGER for k, (s, t) in shapes.items()}
+    sizes = {k: -(-math.prod(s) * np.dtype(t).itemsize // ALIGN) * ALIGN for k, (s, t) in shapes.items()}
     spans = _spans(steps, sizes, forever)
     total = _place(spans)
     block = np.empty(total + ALIGN, np.uint8)
