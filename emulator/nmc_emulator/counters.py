@@ -86,6 +86,17 @@ class Counters:
         block = np.zeros((sum(rows.values()), cores + 1), np.int64)
         return _parts(block, rows, np.zeros((len(program.populations), len(OVERFLOW)), np.int64))
 
+    @property
+    def flat(self) -> np.ndarray:
+        """All tables as one array, int64 [cells]; writable."""
+        return _block(self.tables).reshape(-1)
+
+    def cell(self, name: str, unit: int, column: int) -> int:
+        """Where a table's entry stands in ``flat``."""
+        table = self.tables[name]
+        first = sum(len(self.tables[n]) for n in list(TABLES)[: list(TABLES).index(name)])
+        return (first + unit) * table.shape[1] + column % table.shape[1]
+
     def overflow_of(self, population: int) -> np.ndarray:
         """The overflow counts of one population, in the order of OVERFLOW; writable."""
         return _block(self.overflow)[population]

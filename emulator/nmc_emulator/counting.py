@@ -25,8 +25,13 @@ class Counting:
     ) -> None:
         self.program, self.layout, self.timing = program, layout, timing
         self.counters, self.space, self.loads = counters, space, loads
-        self.ledger = Ledger(layout)
-        self.segments: dict[int, np.ndarray] = {}
+        self.segments = {
+            i: channel_segments(program, layout, i, self.edges(i))
+            for i, p in enumerate(program.populations)
+            if p.model != "readout"
+        }
+        self.classes = {i: classify(program, layout, i, s) for i, s in self.segments.items()}
+        self.ledger = Ledger(layout, self.classes, {i: space.plain(i) for i in self.classes}, counters)
 
     def edges(self, population: int) -> list[Edge]:
         """Everything a population feeds."""
@@ -39,13 +44,15 @@ class Counting:
     def population(self, i: int, p: Population) -> None:
         """List or count the events of population i; book its traffic and the work it causes."""
         _, h, w = p.shape
-        segments = channel_segments(self.program, self.layout, i, self.edges(i))
-        self.segments[i] = segments
-        space, window = self.space, self.space.block.window
+        segments, space, window = self.segments[i], self.space, self.space.block.window
         count = space.buffer(("count", i), (space.frames, len(segments) - 1, h * w), np.int32)
         if any(e.kind == CONV and self.program.convs[e.index].groups == 1 for e in self.edges(i)):
-            buffers = space.events(i)
-            space.step(events.list_events, window, space.codes(i), segments, w, *buffers, count)
+            ptr, index, value = space.events(i)
+            form = window, space.codes(i), segments, w, ptr, index
+            if value is None and not (segments % events.LANES).any():
+                space.step(events.list_plain_events, *form, count)
+            else:
+                space.step(events.list_events, *form, value, count)
         else:
             space.step(events.count_events, window, space.codes(i), segments, count)
         self._traffic(i, p, count)
@@ -54,9 +61,9 @@ class Counting:
                 self._work(e, p, count)
 
     def _traffic(self, i: int, p: Population, count: Ref) -> None:
-        classes = classify(self.program, self.layout, i, self.segments[i])
+        classes = self.classes[i]
         space, tables = self.space, self.counters.tables
-        hist = np.zeros(len(classes.core), np.int64), self.ledger.add(i, classes, space.plain(i))
+        hist = np.zeros(len(classes.core), np.int64), self.ledger.of(i)
         runs = classes.start, classes.kind
         axons = classes.axon_start, classes.axons, classes.link_start, classes.links
         loads = space.block.tick, p.level, self.loads.axons, self.loads.links

@@ -17,6 +17,7 @@ from .result import RunResult
 from .timing import analyse
 
 if TYPE_CHECKING:
+    from .counters import Counters
     from .engine_layers import LayerEngine
     from .engine_ticks import TickEngine
 
@@ -80,11 +81,8 @@ class Emulator:
         The samples follow each other on the chip in this order, from rest.  progress: a bar on
         stderr.  UsageError for images that do not fit the Program.
         """
-        from tqdm import tqdm
-
         images = check_images(self.program, images)
-        with tqdm(total=len(images), disable=not progress, unit="sample", leave=False) as bar:
-            logits, counters, codes = self.engine.run(images, bar.update)
+        logits, counters, codes = self._show(images) if progress else self.engine.run(images, lambda done: None)
         populations = self.program.populations
         scale = next((p.readout_scale for p in populations if p.model == "readout"), 1.0)
         return RunResult(
@@ -96,6 +94,12 @@ class Emulator:
             mapped=self.layout.mapped,
             codes={populations[i].name: c for i, c in codes.items()},
         )
+
+    def _show(self, images: np.ndarray) -> tuple[np.ndarray, Counters, dict[int, np.ndarray]]:
+        from tqdm import tqdm
+
+        with tqdm(total=len(images), unit="sample", leave=False) as bar:
+            return self.engine.run(images, bar.update)
 
 
 def run(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .counters import Counters
+from .counters import BOUND, Counters
+from .kernels import tally
 
 
 class TickLoads:
@@ -22,21 +23,10 @@ class TickLoads:
 
     def settle(self, ticks: int, counters: Counters) -> None:
         """The first ``ticks`` ticks of the window are complete: book and drop them."""
-        ticks = min(ticks, len(self.synops))
-        loads = {
-            "synops": self.synops[:ticks],
-            "neuron_updates": self.updates[:ticks],
-            "memory_reads": self.axons[:ticks] + self.synops[:ticks],
-            "link_packets": self.links[:ticks],
-        }
-        for name, load in loads.items():
-            if load.size:
-                counters.bound[name] += int(load.max(axis=1).sum())
-        for array in self._all():
-            rest = len(array) - ticks
-            if rest:
-                array[:rest] = array[ticks:].copy()
-            array[rest:] = 0
+        bound = np.zeros(len(BOUND), np.int64)
+        tally.settle(min(ticks, len(self.synops)), self.synops, self.updates, self.axons, self.links, bound)
+        for name, largest in zip(BOUND, bound.tolist(), strict=True):
+            counters.bound[name] += largest
 
     def clear(self) -> None:
         """Drop all loads."""

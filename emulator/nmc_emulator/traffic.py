@@ -8,13 +8,13 @@ times constants of the class.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
 from nmc_compiler.program.model import Program
 
 from .counters import Counters
+from .kernels import tally
 from .layout import Axon, Layout
 
 
@@ -114,55 +114,51 @@ def classify(program: Program, layout: Layout, population: int, segments: np.nda
 
 
 class Ledger:
-    """What one event of every class of every population adds to the traffic tables."""
+    """What one event of every class of every population adds to the traffic tables.
 
-    def __init__(self, layout: Layout) -> None:
+    classes, plain: by population; plain where every payload is 1.  ``events`` int64: the events of
+    all classes in a run, population after population; ``of`` gives one population's part.
+    """
+
+    def __init__(self, layout: Layout, classes: dict[int, Classes], plain: dict[int, bool], counters: Counters) -> None:
         self.layout = layout
-        self.entries: dict[str, list[tuple[int, int, int, int]]] = {}  # table -> (population, column, class, factor)
-        self.events: list[np.ndarray] = []  # per population: events per class of a run
+        self.start = dict(zip(classes, _starts([c.core.tolist() for c in classes.values()]).tolist(), strict=False))
+        self.events = np.zeros(sum(len(c.core) for c in classes.values()), np.int64)
+        self._parts = {p: self.events[n : n + len(classes[p].core)] for p, n in self.start.items()}
+        entries = (
+            number
+            for population, of in classes.items()
+            for k, core in enumerate(of.core.tolist())
+            for name, column, factor in self._entries(core, of.targets[k], plain[population])
+            for number in (counters.cell(name, population, column), self.start[population] + k, factor)
+        )  # cell of the counters' block, class, factor
+        self.cell, self.kind, self.factor = np.fromiter(entries, np.int64).reshape(-1, 3).T.copy()
 
-    def add(self, population: int, classes: Classes, plain: bool) -> np.ndarray:
-        """Enter the classes of a population; the events per class, to be filled by a run.
+    def of(self, population: int) -> np.ndarray:
+        """Events per class of one population, to be filled by a run."""
+        return self._parts[population]
 
-        plain: every payload is 1.
-        """
-        first = sum(map(len, self.events))
-        self.events.append(np.zeros(len(classes.core), np.int64))
-        for k, core in enumerate(classes.core.tolist(), first):
-            self._enter("events", population, core, k, 1)
-            if plain:
-                self._enter("payload_sum", population, core, k, 1)
-            for target in classes.targets[k - first]:
-                self._packet(population, core, target, k)
-        return self.events[-1]
+    def _entries(self, core: int, targets: tuple[int, ...], plain: bool) -> list[tuple[str, int, int]]:
+        """(table, column, factor) of an event emitted on ``core``."""
+        found = [("events", core, 1), *([("payload_sum", core, 1)] if plain else [])]
+        for target in targets:
+            found += self._packet(core, target)
+        return found
 
-    def _enter(self, table: str, population: int, column: int, k: int, factor: int) -> None:
-        if factor:
-            self.entries.setdefault(table, []).append((population, column, k, factor))
-
-    def _packet(self, population: int, core: int, target: int, k: int) -> None:
+    def _packet(self, core: int, target: int) -> list[tuple[str, int, int]]:
         if core < 0:
-            self._enter("input_messages", population, target, k, 1)
-        elif target == core:
-            self._enter("packets_local", population, core, k, 1)
-        else:
-            ew, ns, crossings = self.layout.mesh.distance(core, target)
-            self._enter("packets_in", population, target, k, 1)
-            for name, n in (("packets", 1), ("hops_ew", ew), ("hops_ns", ns), ("chip_crossings", crossings)):
-                self._enter(name, population, core, k, n)
-
-    @cached_property
-    def _factors(self) -> dict[str, np.ndarray]:
-        return {name: np.array(rows, np.int64).T for name, rows in self.entries.items()}
+            return [("input_messages", target, 1)]
+        if target == core:
+            return [("packets_local", core, 1)]
+        ew, ns, crossings = self.layout.mesh.distance(core, target)
+        sent = [("packets", core, 1), ("hops_ew", core, ew), ("hops_ns", core, ns), ("chip_crossings", core, crossings)]
+        return [("packets_in", target, 1), *(e for e in sent if e[2])]
 
     def book(self, counters: Counters) -> None:
         """Add packets, hops and messages of a run to the tables; the events start again from zero."""
-        events = np.concatenate([np.zeros(0, np.int64), *self.events])
-        for name, (population, column, k, factor) in self._factors.items():
-            np.add.at(counters.tables[name], (population, column), events[k] * factor)
+        tally.book(self.events, self.cell, self.kind, self.factor, counters.flat)
         self.clear()
 
     def clear(self) -> None:
         """Drop all events."""
-        for part in self.events:
-            part[:] = 0
+        self.events[:] = 0

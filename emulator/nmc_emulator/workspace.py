@@ -13,6 +13,7 @@ from nmc_compiler.program.model import Program
 
 from .bounds import INT32, Bounds
 from .kernels.conv import value_type
+from .kernels.events import LANES
 from .memory import Ref, Step
 
 
@@ -102,7 +103,7 @@ class Workspace:
     def events(self, population: int) -> tuple[Ref, Ref, Ref | None]:
         """Event lists of a population: ptr, index, value (None for plain spikes)."""
         c, h, w = self.program.populations[population].shape
-        size = self.frames * h * w * c + 1
+        size = self.frames * h * w * c + LANES
         if size > INT32:
             raise UsageError(
                 f"population '{self.program.populations[population].name}' has {size} codes in a batch,"

@@ -59,6 +59,24 @@ def test_event_lists(seed, dtype, rate):
         assert np.array_equal(alone[:, s], count[:, s])
 
 
+@bounded
+@given(SEEDS, st.integers(1, 5), st.floats(0, 1), st.integers(0, 2))
+def test_plain_event_lists_equal_the_general_ones(seed, eights, rate, first):
+    rng = np.random.default_rng(seed)
+    channels, width = 8 * eights, int(rng.integers(1, 4))
+    codes = (rng.random((3, 2 * width, channels)) < rate).astype(np.uint8)
+    segments = np.array([0, *sorted({8 * int(rng.integers(1, eights + 1)), channels})])
+    frames, cells = np.array([first, 3]), codes.shape[0] * codes.shape[1]
+    size = codes.size + events.LANES
+    want = np.zeros(cells + 1, np.int32), np.zeros(size, np.int32), None, np.zeros((3, len(segments) - 1, 2 * width))
+    events.list_events(frames, codes, segments, width, *want)
+    got = np.zeros(cells + 1, np.int32), np.zeros(size, np.int32), np.zeros_like(want[3])
+    events.list_plain_events(frames, codes, segments, width, *got)
+    n = want[0][-1]
+    assert np.array_equal(got[0], want[0]) and np.array_equal(got[2], want[3])
+    assert np.array_equal(got[1][:n], want[1][:n])
+
+
 def test_payload_sums_take_magnitudes():
     codes = np.array([[[-3, 4, 0], [7, 0, -1]]], np.int32)
     total = np.zeros((1, 2, 2), np.int64)

@@ -140,3 +140,36 @@ def payloads(window, total, start, kind, core, table):
             for c in cells[start[r] : start[r + 1]]:
                 run += c
             table[core[kind[r]]] += run
+
+
+@njit(cache=True, nogil=True)
+def book(events, cell, kind, factor, flat):
+    """flat[cell[i]] += events[kind[i]] * factor[i]."""
+    for i in range(len(cell)):
+        flat[cell[i]] += events[kind[i]] * factor[i]
+
+
+@njit(cache=True, nogil=True)
+def settle(ticks, synops, updates, axons, links, bound):
+    """bound[4] += the largest load of each of the first ``ticks`` ticks, which then leave the window.
+
+    synops, updates, axons int64 [ticks, cores], links [ticks, links]; bound: synops, updates, memory
+    reads (synops and axon entries of one core), link packets.
+    """
+    for t in range(ticks):
+        top_synops, top_updates, top_reads, top_link = 0, 0, 0, 0
+        for c in range(synops.shape[1]):
+            top_synops = max(top_synops, synops[t, c])
+            top_updates = max(top_updates, updates[t, c])
+            top_reads = max(top_reads, synops[t, c] + axons[t, c])
+        for packets in links[t]:
+            top_link = max(top_link, packets)
+        bound[0] += top_synops
+        bound[1] += top_updates
+        bound[2] += top_reads
+        bound[3] += top_link
+    for load in (synops, updates, axons, links):
+        rest = len(load) - ticks
+        for t in range(rest):
+            load[t] = load[t + ticks]
+        load[rest:] = 0
