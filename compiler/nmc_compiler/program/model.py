@@ -25,7 +25,7 @@ import numpy as np
 
 Shape = tuple[int, int, int]
 
-SCHEMA = "nmc.program/1"
+SCHEMA = "nmc.program/2"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Record:
 
 
 Role = Literal["neuron", "or", "and", "pool", "relay", "input", "readout"]
-Model = Literal["lif", "levels", "relay", "input", "readout"]
+Model = Literal["lif", "levels", "relay", "sigma_delta", "input", "readout"]
 
 
 @dataclass(frozen=True)
@@ -75,17 +75,27 @@ class Population:
 
     With a the dendrite's value of this timestep (integer, synaptic units), c the channel:
 
-    ``lif``      u = wrap24(a << 6);  v = clip24(D(v, dv) + u + bias[c]);  s = v > (vth[c] << 6);
-                 v = 0 where s.  D(x, d) = sgn(x) * ((|x| * (4096 - d)) >> 12).
+    ``lif``      u = wrap24(D(u, du + 1) + (a << 6));  v = clip24(D(v, dv) + u + bias[c]);
+                 s = v > (vth[c] << 6), with ``vth_low`` s = (v > (vth[c] << 6)) - (v < (vth_low[c] << 6));
+                 v = 0 where s != 0.  D(x, d) = sgn(x) * ((|x| * (4096 - d)) >> 12).
                  wrap24(u): u - 2^24 if u > 2^23; u + 2^24 if u <= -2^23; applied once.
-                 clip24: to [-2^23 + 1, 2^23 - 1].  (Lava 0.10 LIF with du = 4095.)
+                 clip24: to [-2^23 + 1, 2^23 - 1].  (Lava 0.10 LIF and TernaryLIF; du = 4095 forgets u.)
+                 With ``restart`` (interval, offset), u = v = 0 before the update of the t-th timestep of
+                 the window, counted from 1, where t % interval = offset % interval (LIFReset).
     ``levels``   u as above; v = clip24(u + bias[c]); code = #{n : v >= thresholds[c or 0, n]},
                  thresholds ascending; stateless.
     ``relay``    code = a itself as a signed graded spike of 24 bits, no event where 0.
-    ``input``    no dendrite: codes come from the host (graded input encoding).
+    ``sigma_delta``  sigma += a;  act' = sigma + bias[c], no less than 0 with ``relu``;
+                 delta = act' - act + residue;  error += delta;
+                 fire = |delta| >= vth[c], with ``cumulative`` |error| >= vth[c];
+                 s = delta where fire, else 0;  residue = delta - s;  act = act';  error = 0 where fire;
+                 code = s >> out_shift.  int32 without saturation (Lava 0.10 SigmaDelta; vth and bias
+                 are given as it stores them, shifted left by spike_exp + state_exp; out_shift is state_exp).
+    ``input``    no dendrite: codes come from the host, as HostCodes says or else as events.
     ``readout``  u as above; v = clip24(v + u + bias[c]); never fires; the host reads v after the
                  last timestep: logit = v * readout_scale.
-    State v is 0 at the first timestep of every sample's window; bias acts inside windows only.
+    All state is 0 at the first timestep of every sample's window, or u and v of a lif what ``start_u`` and
+    ``start_v`` say; bias acts inside windows only.
     """
 
     name: str
@@ -102,14 +112,22 @@ class Population:
     signed: bool = False
     readout_scale: float = 1.0
     record: Record | None = None
+    du: int = 4095  # 12-bit decay of u (lif); 4095 forgets everything between timesteps
+    vth_low: np.ndarray | None = None  # int32 [C] (lif): below it the soma sends -1 (ternary)
+    restart: tuple[int, int] | None = None  # (interval, offset) in timesteps (lif)
+    start_u: np.ndarray | None = None  # int32 [C, H, W] (lif)
+    start_v: np.ndarray | None = None  # int32 [C, H, W] (lif)
+    relu: bool = False  # sigma_delta
+    cumulative: bool = False  # sigma_delta
+    out_shift: int = 0  # sigma_delta
 
 
 @dataclass(frozen=True)
 class Dendrite:
     """Integer accumulators, one per position; zeroed for each new timestep.
 
-    ``ring`` is the number of timesteps alive at once: 1 for an ordinary dendrite, more
-    for a residual stream that several somas read at different levels.
+    ``ring`` is the number of timesteps alive at once: 1 for an ordinary dendrite, more for a
+    residual stream that several somas read at different levels, or under synapses with ``extra`` delays.
     """
 
     name: str
@@ -143,6 +161,30 @@ class Conv:
     out_hw: tuple[int, int] = (1, 1)
     lag: int = 0
     weight_key: str = ""  # projections with equal keys share one synapse memory block on a core
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """Synapses one by one: a[target] += (weight * code) << shift, for the timestep ``extra`` later still.
+
+    Row s, entries ``indptr[s]:indptr[s + 1]``, holds the synapses of source soma s; somas and
+    accumulators are counted in C order over (C, H, W). A pair may have several synapses. An event
+    is read, and its synapses done, in the tick it arrives in, whatever ``extra`` says; what they
+    add for a timestep beyond the sample's window is dropped.
+    ``graded`` False: every event counts as 1, whatever its code (Lava's num_message_bits = 0).
+    """
+
+    name: str
+    src: int
+    dst: int
+    delay: int
+    indptr: np.ndarray  # int64 [somas of src + 1]
+    target: np.ndarray  # int32 [synapses]
+    weight: np.ndarray  # int8 or int16 [synapses]
+    shift: int = 0
+    extra: np.ndarray | None = None  # uint8 [synapses], 0..63 timesteps
+    graded: bool = True
+    lag: int = 0
 
 
 @dataclass(frozen=True)
@@ -256,9 +298,10 @@ class Mapping:
                        somas are covered exactly once; dendrites read by a maxpool transfer may
                        overlap (halo: the accumulators are held twice).
     axons      [n, 11] src_tile, kind, projection, role, dst_tile, box of source coordinates.
-                       kind 0 Conv, 1 Map, 2 Dynamic (role 0 q, 1 k, 2 v).  src_tile is the tile
+                       kind 0 Conv, 1 Map, 2 Dynamic (role 0 q, 1 k, 2 v), 3 Sparse.  src_tile is the tile
                        that holds the source soma; a population of model "input" has src_tile -1.
-                       An event inside the box reaches the destination tile.
+                       An event inside the box reaches the destination tile, through a Sparse only if its
+                       soma has a synapse there.
     cores      [n, 4]  chip, router x and y on that chip, index at the router.  Chips stand side by side
                        along x and make one mesh.
     """
@@ -272,7 +315,10 @@ class Mapping:
 
 @dataclass(frozen=True)
 class Program:
-    """A compiled network. ``ticks_per_step`` is P; ``depth`` the level of the last population."""
+    """A compiled network. ``ticks_per_step`` is P; ``depth`` the level of the last population.
+
+    ``timesteps`` 0: a stream, one window without end.
+    """
 
     name: str
     timesteps: int
@@ -293,6 +339,7 @@ class Program:
     record_time: bool = True  # recorded spikes carry a time axis
     logits: Literal["mean"] = "mean"
     meta: dict = field(default_factory=dict)  # provenance: options, input digests, tool version
+    sparses: tuple[Sparse, ...] = ()
 
     @property
     def depth(self) -> int:
