@@ -8,7 +8,7 @@ operation. For small Programs only.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -36,6 +36,18 @@ def wrap24(u: int) -> int:
 
 def clip24(v: int) -> int:
     return max(-HALF + 1, min(HALF - 1, v))
+
+
+def wrap32(x: int) -> int:
+    return (x + 2**31) % 2**32 - 2**31
+
+
+def synapses(s, shape, e):
+    """(target (o, y, x), weight, extra) of every synapse of event e = (c, y, x) of a Sparse between ``shape``s."""
+    row = int(np.ravel_multi_index(e, shape[0]))
+    for i in range(int(s.indptr[row]), int(s.indptr[row + 1])):
+        at = tuple(int(k) for k in np.unravel_index(int(s.target[i]), shape[1]))
+        yield at, int(s.weight[i]), 0 if s.extra is None else int(s.extra[i])
 
 
 def conv_targets(c, shape, e):
@@ -118,26 +130,39 @@ class Naive:
     tables: dict[str, Counter] = field(default_factory=lambda: defaultdict(Counter))  # (unit, core) -> n
     overflow: dict[str, Counter] = field(default_factory=lambda: defaultdict(Counter))
     bound: Counter = field(default_factory=Counter)
+    states: dict[str, dict[int, np.ndarray]] = field(default_factory=dict)  # part -> population -> [N, T, C, H, W]
+
+
+PARTS = ("u", "v", "sigma", "act", "residue", "error")
 
 
 class _Machine:
-    def __init__(self, program: Program, images: np.ndarray) -> None:
-        self.p, self.images = program, images
+    def __init__(self, program: Program, images: np.ndarray, given: dict[int, np.ndarray]) -> None:
+        self.p, self.images, self.given = program, images, given
         self.out = Naive()
         n = len(images)
+        for part in PARTS:
+            self.out.states[part] = {
+                i: np.zeros((n, program.timesteps, *q.shape), np.int64) for i, q in enumerate(program.populations)
+            }
         for i, q in enumerate(program.populations):
             self.out.codes[i] = np.zeros((n, program.timesteps, *q.shape), np.int64)
 
     def sample(self, n: int) -> None:
         p = self.p
-        self.v = [np.zeros(q.shape, np.int64) for q in p.populations]
+        self.state = [{part: np.zeros(q.shape, np.int64) for part in PARTS} for q in p.populations]
+        for q, state in zip(p.populations, self.state, strict=True):
+            for part, start in (("u", q.start_u), ("v", q.start_v)):
+                if start is not None:
+                    state[part][:] = start
+        self.ahead = [[np.zeros(d.shape, np.int64) for d in p.dendrites] for _ in range(p.timesteps)]
         for t in range(p.timesteps):
-            self.acc = [np.zeros(d.shape, np.int64) for d in p.dendrites]
+            self.acc = self.ahead[t]
             for *_, job in sorted(self._jobs(n, t), key=lambda j: j[:3]):
                 job()
         for i, q in enumerate(p.populations):
             if q.model == "readout":
-                self.out.logits.append([int(v) for v in self.v[i].transpose(1, 2, 0).reshape(-1)])
+                self.out.logits.append([int(v) for v in self.state[i]["v"].transpose(1, 2, 0).reshape(-1)])
 
     def _jobs(self, n, t):
         p = self.p
@@ -147,6 +172,8 @@ class _Machine:
             yield p.arrival(c.src, c.delay, c.lag), 1, 0, lambda c=c: self._project(c, n, t, conv_targets)
         for m in p.maps:
             yield p.arrival(m.src, m.delay, m.lag), 1, 0, lambda m=m: self._project(m, n, t, None)
+        for s in p.sparses:
+            yield p.arrival(s.src, s.delay, s.lag), 1, 0, lambda s=s: self._sparse(s, n, t)
         for d in p.dynamics:
             read = p.arrival(d.q, d.delay_q) if d.order == "kv" else p.arrival(d.v, d.delay_v)
             yield read, 1, 0, lambda d=d: self._dynamic(d, n, t)
@@ -173,6 +200,16 @@ class _Machine:
                 for at in map_targets(c, acc.shape, e):
                     acc[at] += code << c.shift
 
+    def _sparse(self, s, n, t):
+        if t < s.lag:
+            return
+        codes = self.out.codes[s.src][n, t - s.lag]
+        for e in np.argwhere(codes).tolist():
+            code = int(codes[tuple(e)]) if s.graded else 1
+            for at, weight, extra in synapses(s, (codes.shape, self.acc[s.dst].shape), e):
+                if t + extra < self.p.timesteps:
+                    self.ahead[t + extra][s.dst][at] += (weight * code) << s.shift
+
     def _dynamic(self, d, n, t):
         q, k, v = (self.out.codes[i][n, t].reshape(self.p.populations[i].shape[0], -1) for i in (d.q, d.k, d.v))
         tokens, a = q.shape[1], self.acc[d.dst].reshape(v.shape)
@@ -197,12 +234,20 @@ class _Machine:
 
     def _soma(self, i, q, n, t):
         if q.model == "input":
+            if i in self.given:
+                self.out.codes[i][n, t] = self.given[i][t]
+                return
             spec = next(h for h in self.p.host_codes if h.population == i)
             image = self.images[n][t] if self.p.input_time else self.images[n]
             self.out.codes[i][n, t] = np.rint(image.astype(np.float64) * spec.scale)
             return
+        if q.restart is not None and (t + 1) % q.restart[0] == q.restart[1] % q.restart[0]:
+            self.state[i]["u"][:] = self.state[i]["v"][:] = 0
+        update = self._sigma_delta if q.model == "sigma_delta" else self._update
         for at in np.ndindex(q.shape):
-            self.out.codes[i][n, t][at] = self._update(i, q, at, int(self.acc[q.dendrite][at]))
+            self.out.codes[i][n, t][at] = update(i, q, at, int(self.acc[q.dendrite][at]))
+        for part in PARTS:
+            self.out.states[part][i][n, t] = self.state[i][part]
 
     def _update(self, i, q, at, a):
         c, over = at[0], self.out.overflow
@@ -211,17 +256,42 @@ class _Machine:
             over["payload"][i] += not -HALF <= a < HALF
             return a
         bias = 0 if q.bias is None else int(q.bias[c])
-        old = {"lif": decay(int(self.v[i][at]), q.dv), "readout": int(self.v[i][at]), "levels": 0}[q.model]
-        over["u"][i] += wrap24(a << 6) != a << 6
-        full = old + wrap24(a << 6) + bias
+        state = self.state[i]
+        old = {"lif": decay(int(state["v"][at]), q.dv), "readout": int(state["v"][at]), "levels": 0}[q.model]
+        u = (decay(int(state["u"][at]), q.du + 1) if q.model == "lif" else 0) + (a << 6)
+        state["u"][at] = wrap24(u)
+        over["u"][i] += wrap24(u) != u
+        full = old + wrap24(u) + bias
         v = clip24(full)
         over["v"][i] += v != full
         if q.model == "levels":
             row = q.thresholds[c if len(q.thresholds) > 1 else 0]
             return sum(v >= int(theta) for theta in row)
-        spike = q.model == "lif" and v > int(q.vth[c]) << 6
-        self.v[i][at] = 0 if spike else v
-        return int(spike)
+        spike = int(q.model == "lif" and v > int(q.vth[c]) << 6)
+        if q.vth_low is not None:
+            spike -= v < int(q.vth_low[c]) << 6
+        state["v"][at] = 0 if spike else v
+        return spike
+
+    def _sigma_delta(self, i, q, at, a):
+        """sigma, act, residue and error in 32 bits that wrap at every sum."""
+        over, state = self.out.overflow, {part: int(self.state[i][part][at]) for part in PARTS[2:]}
+        over["accumulator"][i] += not -(2**31) <= a < 2**31
+        sums = {"sigma": state["sigma"] + wrap32(a)}
+        sums["act"] = wrap32(sums["sigma"]) + (0 if q.bias is None else int(q.bias[at[0]]))
+        act = max(wrap32(sums["act"]), 0) if q.relu else wrap32(sums["act"])
+        sums["delta"] = act - state["act"] + state["residue"]
+        delta = wrap32(sums["delta"])
+        sums["error"] = state["error"] + delta if q.cumulative else 0
+        over["v"][i] += any(wrap32(x) != x for x in sums.values())
+        fire = abs(wrap32(sums["error"]) if q.cumulative else delta) >= int(q.vth[at[0]])
+        sent = delta if fire else 0
+        new = wrap32(sums["sigma"]), act, delta - sent, 0 if fire else wrap32(sums["error"])
+        for part, value in zip(PARTS[2:], new, strict=True):
+            self.state[i][part][at] = value
+        code = sent >> q.out_shift
+        over["payload"][i] += not -HALF <= code < HALF
+        return code
 
 
 # -- counters ----------------------------------------------------------------------------------
@@ -282,6 +352,24 @@ class _Count:
             for role, src, delay in ((0, d.q, d.delay_q), (1, d.k, d.delay_k), (2, d.v, d.delay_v)):
                 if src == i:
                     yield 2, j, role, unit, d, delay, 0
+        for j, s in enumerate(p.sparses):
+            if s.src == i:
+                yield 3, j, 0, len(p.convs) + len(p.maps) + len(p.dynamics) + j, s, s.delay, s.lag
+
+    def takes(self, kind, projection, row, e):
+        """Whether an axon row takes an event: its box does, and for a Sparse its tile has a synapse of the soma."""
+        if not holds(row[5:], e) or kind != 3:
+            return holds(row[5:], e)
+        return any(
+            holds(box, at)
+            for _, tile, box in self.pieces[projection.dst]
+            if tile == row[4]
+            for at in self.sparse_targets(projection, e)
+        )
+
+    def sparse_targets(self, s, e):
+        shapes = self.p.populations[s.src].shape, self.p.dendrites[s.dst].shape
+        return [at for at, _, _ in synapses(s, shapes, e)]
 
     def population(self, i, n, t):
         q, level = self.p.populations[i], self.p.populations[i].level
@@ -306,7 +394,7 @@ class _Count:
         for kind, j, role, unit, projection, delay, lag in self.edges(i):
             at = self.tick(n, t, q.level + delay)
             for row in self.axons[kind, j, role]:
-                if row[0] == tile and holds(row[5:], e):
+                if row[0] == tile and self.takes(kind, projection, row, e):
                     target = self.core_of[row[4]]
                     reached.add(target)
                     self.add("axon_reads", unit, target)
@@ -349,6 +437,11 @@ class _Count:
                     targets = [(o, 0, 0) for o, _, _ in targets]
                 done = sum(holds(box, target) for target in targets)
                 self.add("synops_mac" if q.payload_bits else "synops_ac", j, core, done)
+                self.operations(core, done, at)
+            elif kind == 3:
+                done = sum(holds(box, target) for target in self.sparse_targets(projection, e))
+                mac = q.payload_bits and projection.graded
+                self.add("synops_mac" if mac else "synops_ac", len(self.p.convs) + j, core, done)
                 self.operations(core, done, at)
             elif kind == 1:
                 done = sum(holds(box, target) for target in map_targets(projection, dst.shape, e))
@@ -431,6 +524,14 @@ class _Count:
                         done += holds(box, (o, 0, 0) if c.collapse else (o, y, x))
                 steps = max(p.timesteps - c.lag, 0) * samples
                 self.add("synops_mac_dense" if mac else "synops_ac_dense", j, core, done * steps)
+        for j, s in enumerate(p.sparses):
+            mac = p.populations[s.src].payload_bits and s.graded
+            for core, _, box in self.pieces[s.dst]:
+                done = 0
+                for e in np.ndindex(p.populations[s.src].shape):
+                    done += sum(holds(box, at) for at in self.sparse_targets(s, e))
+                steps = max(p.timesteps - s.lag, 0) * samples
+                self.add("synops_mac_dense" if mac else "synops_ac_dense", len(p.convs) + j, core, done * steps)
         for j, d in enumerate(p.dynamics):
             q, k, v = (list(map(list, np.ndindex(p.populations[i].shape))) for i in (d.q, d.k, d.v))
             steps = p.timesteps * samples
@@ -443,7 +544,17 @@ class _Count:
 
 def run(program: Program, images: np.ndarray) -> Naive:
     """Evaluate a mapped Program and recount everything."""
-    machine = _Machine(program, images)
+    return _run(program, images, {})
+
+
+def run_events(program: Program, inputs: dict[int, np.ndarray], steps: int) -> Naive:
+    """One window of ``steps`` timesteps of a mapped Program whose inputs are given: codes [steps, C, H, W]."""
+    window = replace(program, timesteps=steps, interval=steps * program.ticks_per_step)
+    return _run(window, np.zeros((1, *program.input_shape)), inputs)
+
+
+def _run(program: Program, images: np.ndarray, given: dict[int, np.ndarray]) -> Naive:
+    machine = _Machine(program, images, given)
     for n in range(len(images)):
         machine.sample(n)
     _Count(program, images, machine.out).all()

@@ -407,7 +407,8 @@ def _reaches(p: Program, kind: int, index: int, role: int, shape, box: Box) -> n
     """Mask over the source population: somas whose events a tile with this target box needs."""
     mask = np.zeros(shape, bool)
     for c, y, x in np.ndindex(shape):
-        mask[c, y, x] = (_conv_reaches, _map_reaches, _dynamic_reaches)[kind](p, index, role, (c, y, x), box)
+        reaches = (_conv_reaches, _map_reaches, _dynamic_reaches, _sparse_reaches)[kind]
+        mask[c, y, x] = reaches(p, index, role, (c, y, x), box)
     return mask
 
 
@@ -453,6 +454,17 @@ def _dynamic_reaches(p, index, role, e, box):
     return e[0] // depth in heads and (token or role == 1)
 
 
+def _sparse_reaches(p, index, role, e, box):
+    s = p.sparses[index]
+    row = np.ravel_multi_index(e, p.populations[s.src].shape)
+    at = np.unravel_index(s.target[s.indptr[row] : s.indptr[row + 1]], p.dendrites[s.dst].shape)
+    lows, highs = (box.c0, box.y0, box.x0), (box.c1, box.y1, box.x1)
+    hit = np.ones(len(at[0]), bool)
+    for axis, lo, hi in zip(at, lows, highs, strict=True):
+        hit &= (axis >= lo) & (axis < hi)
+    return bool(hit.any())
+
+
 def _bounding(mask: np.ndarray, origin: Box) -> Box | None:
     part = mask[origin.c0 : origin.c1, origin.y0 : origin.y1, origin.x0 : origin.x1]
     at = np.argwhere(part)
@@ -470,6 +482,8 @@ def _edges(p: Program):
     for i, d in enumerate(p.dynamics):
         for role, src in enumerate((d.q, d.k, d.v)):
             yield 2, i, role, src, d.dst
+    for i, s in enumerate(p.sparses):
+        yield 3, i, 0, s.src, s.dst
 
 
 def map_program(p: Program, seed: int | None = None, cores: int = 1, parts: int = 1, chips: int = 1) -> Program:

@@ -6,9 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .emulate import Emulator, run
-    from .result import RunResult
+    from .result import EventResult, RunResult
+    from .streaming import Stream
+    from .trace import Events, Trace
 
-__all__ = ["Emulator", "RunResult", "run"]
+_HOME = {
+    "Emulator": "emulate",
+    "EventResult": "result",
+    "Events": "trace",
+    "RunResult": "result",
+    "Stream": "streaming",
+    "Trace": "trace",
+    "run": "emulate",
+}
+__all__ = ["Emulator", "EventResult", "Events", "RunResult", "Stream", "Trace", "run"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,5 +28,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'nmc_emulator' has no attribute '{name}'")
     from importlib import import_module
 
-    module = {"Emulator": "emulate", "RunResult": "result", "run": "emulate"}[name]
-    return getattr(import_module(f".{module}", __name__), name)
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)

@@ -9,7 +9,9 @@ import numpy as np
 from nmc_compiler.errors import VerifyError
 from nmc_compiler.program.model import Conv, Map, Program
 
-from .timing import CONV, MAP, Edge, Timing
+from .host import payload_range
+from .synapses import largest_gain
+from .timing import CONV, DYNAMIC, MAP, SPARSE, Edge, Timing, reading_role
 
 INT32 = 2**31 - 1
 LARGEST = 2**56  # u = a << 6 and its sums stay within 64 bits
@@ -44,22 +46,30 @@ def _dynamic_bound(program: Program, index: int, code: list[int]) -> int:
     return min(d.saturate, count)
 
 
+def _largest(ends: tuple[int, int]) -> int:
+    return max(abs(ends[0]), abs(ends[1]))
+
+
 class _Solver:
     """Bounds level by level; lagged edges take the code bounds of the timestep before."""
 
-    def __init__(self, program: Program, timing: Timing) -> None:
-        self.program, self.timing = program, timing
+    def __init__(self, program: Program, timing: Timing, payloads: bool) -> None:
+        """``payloads``: no sigma-delta code leaves its payload, beyond which it is counted as an overflow."""
+        self.program, self.timing, self.payloads = program, timing, payloads
         self.gains = [_conv_gain(c) for c in program.convs]
+        self.sparse_gains = [largest_gain(program, s) for s in program.sparses]
         self.code = [self._fixed_code(i) for i in range(len(program.populations))]
         self.accumulator = [0] * len(program.dendrites)
 
     def _fixed_code(self, index: int) -> int:
         population = self.program.populations[index]
         if population.model == "input":
-            codes = next(h for h in self.program.host_codes if h.population == index)
-            return max(abs(codes.lo), abs(codes.hi))
+            found = [h for h in self.program.host_codes if h.population == index]
+            return _largest((found[0].lo, found[0].hi) if found else payload_range(population))
         if population.model == "levels":
             return 0 if population.thresholds is None else population.thresholds.shape[1]
+        if population.model == "sigma_delta":
+            return _largest(payload_range(population)) if self.payloads else 2**31 >> population.out_shift
         return 1 if population.model == "lif" else 0
 
     def _edge(self, e: Edge, code: list[int]) -> int:
@@ -68,12 +78,15 @@ class _Solver:
         if e.kind == MAP:
             m = self.program.maps[e.index]
             return _map_gain(self.program, m) * code[e.src] << m.shift
+        if e.kind == SPARSE:
+            s = self.program.sparses[e.index]
+            return self.sparse_gains[e.index] * (code[e.src] if s.graded else min(code[e.src], 1)) << s.shift
         return _dynamic_bound(self.program, e.index, code) << self.program.dynamics[e.index].shift
 
     def _level(self, level: int, before: list[int]) -> None:
         p = self.program
         for e in self.timing.edges:
-            reads_table = e.kind in (CONV, MAP) or e.role == (0 if p.dynamics[e.index].order == "kv" else 2)
+            reads_table = e.kind != DYNAMIC or e.role == reading_role(p.dynamics[e.index].order)
             if e.arrival == level and reads_table:
                 self.accumulator[e.dst] += self._edge(e, before if e.lag else self.code)
         for h in p.host_currents:
@@ -81,7 +94,8 @@ class _Solver:
         for t in p.transfers:
             if t.level == level:
                 _, height, width = p.dendrites[t.src].shape
-                self.accumulator[t.dst] += self.accumulator[t.src] * (height * width if t.mode == "sum" else 1)
+                moved = self.accumulator[t.src] * (height * width if t.mode == "sum" else 1)
+                self.accumulator[t.dst] += -(-moved >> t.rshift)
         for i, population in enumerate(p.populations):
             if population.level == level and population.model == "relay":
                 self.code[i] = max(self.code[i], self.accumulator[population.dendrite])
@@ -95,15 +109,45 @@ class _Solver:
             self._level(level, before)
 
 
+def _largest_input(du: int, timesteps: int) -> int:
+    """Largest |a| at which a current that decays by ``du`` stays within 64 bits: u <= 64 a 4096 / (du + 1)."""
+    steps = -(-4096 // (du + 1))
+    return LARGEST // min(steps, timesteps or steps)
+
+
+def _refuse_growth(program: Program, before: list[int], after: list[int]) -> None:
+    """VerifyError if codes still grow: after as many timesteps as populations only a loop of relays does."""
+    for p, old, new in zip(program.populations, before, after, strict=True):
+        if old != new:
+            raise VerifyError(
+                f"relay '{p.name}' feeds itself, and its codes have no bound in a stream;"
+                " insert a thresholding population into the loop"
+            )
+
+
+def _solve(program: Program, timing: Timing, payloads: bool) -> _Solver:
+    """Bounds over all timesteps."""
+    solver = _Solver(program, timing, payloads)
+    lagged, steps, known = any(e.lag for e in timing.edges), 0, list[int]()
+    while solver.code != known and (steps == 0 or (lagged and steps != program.timesteps)):
+        known, steps = list(solver.code), steps + 1
+        solver.timestep()
+        if program.timesteps == 0 and steps > len(program.populations):
+            _refuse_growth(program, known, solver.code)
+    return solver
+
+
 def find_bounds(program: Program, timing: Timing) -> Bounds:
     """Bounds over all timesteps. VerifyError if an accumulator could need more than 56 bits."""
-    solver = _Solver(program, timing)
-    for _ in range(program.timesteps if any(e.lag for e in timing.edges) else 1):
-        solver.timestep()
-    for dendrite, bound in zip(program.dendrites, solver.accumulator, strict=True):
-        if bound > LARGEST:
+    found = _solve(program, timing, True)
+    for d, (dendrite, bound) in enumerate(zip(program.dendrites, found.accumulator, strict=True)):
+        readers = [p for p in program.populations if p.dendrite == d]
+        largest = min([LARGEST, *(_largest_input(p.du, program.timesteps) for p in readers)])
+        if bound > largest:
             raise VerifyError(
-                f"dendrite '{dendrite.name}' can reach {bound}, beyond the emulator's {LARGEST};"
-                " insert a thresholding population between its relays"
+                f"dendrite '{dendrite.name}' can reach {bound}, beyond the emulator's {largest};"
+                " insert a thresholding population between its relays, or give graded inputs fewer bits"
             )
-    return Bounds(tuple(solver.code), tuple(solver.accumulator))
+    if any(p.model == "sigma_delta" for p in program.populations):
+        found = _solve(program, timing, False)
+    return Bounds(tuple(found.code), tuple(found.accumulator))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nmc_compiler.program.model import Conv, Program
+from nmc_compiler.program.model import Conv, Program, Sparse
 
 from .counters import TABLES, Counters
 from .price_profile import PriceProfile, load_profile
@@ -28,7 +28,7 @@ CROSSING = "chip_crossing"  # no profile has such a term
 
 PAPER_COUNTS = (
     "MAC: multiply-accumulates of the first layer on the real input, clipped at borders, once per sample if the "
-    "input has no time axis. AC: synaptic events of all other convolutions, a code c counted as c binary spikes, "
+    "input has no time axis. AC: synaptic events of all other weights, a code c counted as c binary spikes, "
     "and writes and reads of attention tables. As in the papers, neuron updates, biases, gates, pools, residual "
     "adds, memory and network are not counted."
 )
@@ -59,12 +59,13 @@ def owners(program: Program) -> dict[str, list[int]]:
     maps = [owner(p, m.dst, p.arrival(m.src, m.delay, m.lag)) for m in p.maps]
     reads = [(d.q, d.delay_q) if d.order == "kv" else (d.v, d.delay_v) for d in p.dynamics]
     dynamics = [owner(p, d.dst, p.arrival(*read)) for d, read in zip(p.dynamics, reads, strict=True)]
+    sparses = [owner(p, s.dst, p.arrival(s.src, s.delay, s.lag)) for s in p.sparses]
     return {
         "population": list(range(len(p.populations))),
-        "conv": convs,
+        "synaptic": [*convs, *sparses],
         "map": maps,
         "dynamic": dynamics,
-        "projection": [*convs, *maps, *dynamics],
+        "projection": [*convs, *maps, *dynamics, *sparses],
         "transfer": [owner(p, t.dst, t.level) for t in p.transfers],
         "current": [owner(p, h.dst, h.level) for h in p.host_currents],
     }
@@ -96,11 +97,13 @@ def is_dense(program: Program, conv: Conv) -> bool:
 
 
 def synops_by_format(program: Program, counters: Counters) -> list[Counts]:
-    """SynOps of every population's convolutions, split into synop_conv and synop_dense."""
-    found: list[Counts] = [{"synop_conv": 0, "synop_dense": 0} for _ in program.populations]
+    """SynOps of every population's static synapses, by the format they are stored in."""
+    found = [dict.fromkeys(("synop_conv", "synop_dense", "synop_sparse"), 0) for _ in program.populations]
     work = (counters.tables["synops_ac"] + counters.tables["synops_mac"]).sum(axis=1).tolist()
-    for conv, into, synops in zip(program.convs, owners(program)["conv"], work, strict=True):
-        found[into]["synop_dense" if is_dense(program, conv) else "synop_conv"] += synops
+    formats = ["synop_dense" if is_dense(program, conv) else "synop_conv" for conv in program.convs]
+    formats += ["synop_sparse"] * len(program.sparses)
+    for name, into, synops in zip(formats, owners(program)["synaptic"], work, strict=True):
+        found[into][name] += synops
     return found
 
 
@@ -119,7 +122,7 @@ def _somas(population: Any) -> int:
 
 def _terms(model: str, role: str, c: Counts, synops: Counts, neuron_ticks: int) -> Counts:
     """Price terms of one layer. Surely active: neurons with a bias, or that fired (whichever are more)."""
-    emits = model in ("lif", "levels", "relay")
+    emits = model in ("lif", "levels", "relay", "sigma_delta")
     active = max(c["bias_events"], c["events"] if emits else 0)
     maps = {"or": "gate_op", "and": "gate_op", "pool": "pool_op", "relay": "relay_event"}
     terms = {
@@ -229,14 +232,15 @@ def paper_counts(program: Program, counters: Counters) -> list[Counts]:
     found: list[Counts] = [{"mac_fp32": 0, "ac_fp32": 0} for _ in program.populations]
     for into, macs in zip(whose["current"], tables["host_macs"], strict=True):
         found[into]["mac_fp32"] += macs
-    for i, (conv, into) in enumerate(zip(program.convs, whose["conv"], strict=True)):
-        source = program.populations[conv.src]
+    synaptic: list[Conv | Sparse] = [*program.convs, *program.sparses]
+    for i, (item, into) in enumerate(zip(synaptic, whose["synaptic"], strict=True)):
+        source = program.populations[item.src]
         if source.model == "input":
             repeats = 1 if program.input_time else program.timesteps
             found[into]["mac_fp32"] += tables["synops_mac_dense"][i] // repeats
             continue
-        events = tables["events"][conv.src]
-        mean_code = tables["payload_sum"][conv.src] / events if events else 0.0
+        events = tables["events"][item.src]
+        mean_code = tables["payload_sum"][item.src] / events if events else 0.0
         found[into]["ac_fp32"] += tables["synops_ac"][i] + round(tables["synops_mac"][i] * mean_code)
     for i, into in enumerate(whose["dynamic"]):
         found[into]["ac_fp32"] += tables["dyn_writes"][i] + tables["dyn_reads"][i]
@@ -267,7 +271,12 @@ def least_time(program: Program, counters: Counters, samples: int) -> Time:
     """
     profile = load_profile(RATE_PROFILE)
     kinds = {
-        "synops": ("synop_conv", "synop_dense", *(("dyn_write", "dyn_read") if program.dynamics else ())),
+        "synops": (
+            "synop_conv",
+            "synop_dense",
+            *(("synop_sparse",) if program.sparses else ()),
+            *(("dyn_write", "dyn_read") if program.dynamics else ()),
+        ),
         "neuron_updates": ("neuron_active", "neuron_inactive"),
         "link_packets": ("hop_ew", "hop_ns"),
     }

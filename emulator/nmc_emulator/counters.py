@@ -25,10 +25,10 @@ TABLES: dict[str, str] = {
     "input_messages": "population",
     "neuron_updates": "population",
     "bias_events": "population",
-    "synops_ac": "conv",
-    "synops_mac": "conv",
-    "synops_ac_dense": "conv",
-    "synops_mac_dense": "conv",
+    "synops_ac": "synaptic",
+    "synops_mac": "synaptic",
+    "synops_ac_dense": "synaptic",
+    "synops_mac_dense": "synaptic",
     "map_ops": "map",
     "dyn_writes": "dynamic",
     "dyn_reads": "dynamic",
@@ -47,13 +47,14 @@ OVERFLOW = ("accumulator", "u", "v", "payload")
 
 
 def unit_count(program: Program, kind: str) -> int:
-    """How many units of a kind ("population", "conv", "map", ...) a Program has."""
+    """How many units of a kind a Program has; "synaptic" are Convs and then Sparses, "projection" all projections."""
+    synaptic = len(program.convs) + len(program.sparses)
     return {
         "population": len(program.populations),
-        "conv": len(program.convs),
+        "synaptic": synaptic,
         "map": len(program.maps),
         "dynamic": len(program.dynamics),
-        "projection": len(program.convs) + len(program.maps) + len(program.dynamics),
+        "projection": synaptic + len(program.maps) + len(program.dynamics),
         "transfer": len(program.transfers),
         "current": len(program.host_currents),
     }[kind]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,13 +13,19 @@ from nmc_compiler.program.validate import validate_program
 
 from .host import check_images
 from .layout import resolve
-from .result import RunResult
+from .result import EventResult, RunResult
+from .suits import engine_for
 from .timing import analyse
+from .trace import Events, check_events, coded, codes_of, events_of
 
 if TYPE_CHECKING:
     from .counters import Counters
+    from .engine_events import EventEngine
     from .engine_layers import LayerEngine
     from .engine_ticks import TickEngine
+
+ARITHMETIC = ("exact", "float")
+ENGINES = ("auto", "layers", "events", "ticks")
 
 
 def _recorded(program: Program, record: str | Iterable[str] | None) -> list[int]:
@@ -42,11 +48,14 @@ def _recorded(program: Program, record: str | Iterable[str] | None) -> list[int]
 class Emulator:
     """A Program made ready to run: checked, planned, its buffers allocated.
 
-    engine: "layers" (fast) or "ticks" (tick by tick from the mapping's tables); both give the same
-    result.  record: "all", or names of populations whose codes to return.  strict: the first value
-    out of range is a VerifyError naming population, timestep, channel and value; otherwise such
-    values are counted.  batch: samples computed together by "layers"; memory grows with it, results
-    do not change.
+    engine: "layers" (fast, layer by layer), "events" (fast, tick by tick, for general networks), "ticks"
+    (slow, tick by tick from the mapping's tables), or "auto", one of the fast ones; all that run a
+    Program give the same result.  record: "all", or names of populations whose codes to return.
+    strict: the first value out of range is a VerifyError naming population and timestep (or tick);
+    otherwise such values are counted.  batch: samples computed together by "layers"; memory grows with
+    it, results do not change.  arithmetic: "exact", the integers of the target, or "float", where u and
+    v of lif somas are real numbers that neither round nor wrap nor saturate: it shows what the integers
+    cost ("layers" and "events").
 
     UsageError for names or options that do not fit the Program; VerifyError for a Program that
     breaks its own rules.
@@ -57,23 +66,39 @@ class Emulator:
         program: Program,
         *,
         record: str | Iterable[str] | None = None,
-        engine: str = "layers",
+        engine: str = "auto",
         strict: bool = False,
         batch: int = 1,
+        arithmetic: str = "exact",
     ) -> None:
-        if engine not in ("layers", "ticks"):
-            raise UsageError(f"no engine '{engine}'; choose layers or ticks")
+        if engine not in ENGINES:
+            raise UsageError(f"no engine '{engine}'; choose {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
         if batch < 1:
             raise UsageError(f"batch is {batch}; choose at least 1")
+        if arithmetic not in ARITHMETIC:
+            raise UsageError(f"no arithmetic '{arithmetic}'; choose {' or '.join(ARITHMETIC)}")
         validate_program(program)
-        self.program, self.name = program, engine
-        timing, self.layout = analyse(program), resolve(program)
-        kind: type[LayerEngine] | type[TickEngine]
-        if engine == "layers":
-            from .engine_layers import LayerEngine as kind
-        else:
-            from .engine_ticks import TickEngine as kind
-        self.engine = kind(program, self.layout, timing, _recorded(program, record), batch, strict)
+        self.program, self.name = program, engine_for(program) if engine == "auto" else engine
+        self.layout = resolve(program)
+        self.engine = self._engine(_recorded(program, record), batch, strict, arithmetic == "float")
+
+    def _engine(
+        self, recorded: list[int], batch: int, strict: bool, real: bool
+    ) -> LayerEngine | EventEngine | TickEngine:
+        given = self.program, self.layout, analyse(self.program), recorded, batch, strict
+        if self.name == "layers":
+            from .engine_layers import LayerEngine
+
+            return LayerEngine(*given, real)
+        if self.name == "events":
+            from .engine_events import EventEngine
+
+            return EventEngine(*given, real)
+        if real:
+            raise UsageError("the engine 'ticks' has no arithmetic 'float'; choose layers or events")
+        from .engine_ticks import TickEngine
+
+        return TickEngine(*given)
 
     def run(self, images: np.ndarray, progress: bool = False) -> RunResult:
         """Emulate images [N, C, H, W] ([N, T, C, H, W] if the Program's input has a time axis).
@@ -95,6 +120,72 @@ class Emulator:
             codes={populations[i].name: c for i, c in codes.items()},
         )
 
+    def run_events(
+        self,
+        inputs: Mapping[str, Events | np.ndarray],
+        steps: int,
+        *,
+        probe: Mapping[str, np.ndarray | None] | None = None,
+    ) -> EventResult:
+        """Emulate ``steps`` timesteps from rest, driven by events; engines "events" and "ticks".
+
+        inputs: of every input population its Events, or codes [steps, C, H, W].  A stream becomes one window
+        of ``steps`` timesteps; other Programs take whole windows.  probe: lif populations whose u and v to
+        keep, with the somas (counted in C order over (C, H, W)), None for all.
+        UsageError for what does not fit the Program.
+        """
+        from .engine_events import EventEngine
+        from .engine_ticks import TickEngine
+
+        given = {i: self._events(name, codes, steps) for name, codes in inputs.items() for i in [self._input(name)]}
+        probes = self._probes(probe or {})
+        if isinstance(self.engine, EventEngine):
+            counters, events, potentials = self.engine.run_events(given, steps, probes)
+        elif isinstance(self.engine, TickEngine):
+            counters, events, potentials = run_ticks(self.engine, given, steps, probes)
+        else:
+            raise UsageError(f"the engine '{self.name}' takes images, not events; choose events or ticks")
+        names = [p.name for p in self.program.populations]
+        return EventResult(
+            events={names[i]: e for i, e in events.items()},
+            counters=counters,
+            steps=steps,
+            engine=self.name,
+            mapped=self.layout.mapped,
+            potentials={names[i]: both for i, both in potentials.items()},
+        )
+
+    def _input(self, name: str) -> int:
+        inputs = {p.name: i for i, p in enumerate(self.program.populations) if p.model == "input"}
+        if name not in inputs:
+            known = ", ".join(inputs) or "none"
+            raise UsageError(f"Program '{self.program.name}' has no input population '{name}'; its inputs: {known}")
+        return inputs[name]
+
+    def _events(self, name: str, given: Events | np.ndarray, steps: int) -> Events:
+        p = self.program.populations[self._input(name)]
+        if isinstance(given, Events):
+            return check_events(p, given, steps)
+        codes = np.asarray(given)
+        if codes.shape != (steps, *p.shape) or not np.issubdtype(codes.dtype, np.integer):
+            raise UsageError(
+                f"codes of input '{name}' are {codes.dtype} {list(codes.shape)}; give integers"
+                f" [{steps}, {', '.join(map(str, p.shape))}]"
+            )
+        return check_events(p, events_of(codes.reshape(steps, -1)), steps)
+
+    def _probes(self, probe: Mapping[str, np.ndarray | None]) -> dict[int, np.ndarray]:
+        found, names = {}, {p.name: i for i, p in enumerate(self.program.populations) if p.model == "lif"}
+        for name, somas in probe.items():
+            if name not in names:
+                raise UsageError(f"cannot probe '{name}': Program '{self.program.name}' has no lif population of it")
+            size = int(np.prod(self.program.populations[names[name]].shape))
+            chosen = np.arange(size) if somas is None else np.asarray(somas, np.int64)
+            if len(chosen) and (chosen.min() < 0 or chosen.max() >= size):
+                raise UsageError(f"cannot probe somas {chosen.min()}..{chosen.max()} of '{name}': it has 0..{size - 1}")
+            found[names[name]] = chosen
+        return found
+
     def _show(self, images: np.ndarray) -> tuple[np.ndarray, Counters, dict[int, np.ndarray]]:
         from tqdm import tqdm
 
@@ -102,16 +193,33 @@ class Emulator:
             return self.engine.run(images, bar.update)
 
 
+def run_ticks(
+    engine: TickEngine, inputs: dict[int, Events], steps: int, probes: dict[int, np.ndarray]
+) -> tuple[Counters, dict[int, Events], dict[int, tuple[np.ndarray, np.ndarray]]]:
+    """``EventEngine.run_events`` on the tick engine, which takes and gives dense codes."""
+    populations = engine.program.populations
+    dense = {i: codes_of(e, steps, populations[i].shape) for i, e in inputs.items()}
+    counters, codes = engine.run_events(dense, steps, [(i, part) for i in probes for part in ("u", "v")])
+    events = {i: events_of(c[0].reshape(steps, -1), coded(populations[i])) for i, c in codes.items()}
+    kept = {
+        i: tuple(engine.probed[i, part].reshape(steps, -1)[:, somas] for part in ("u", "v"))
+        for i, somas in probes.items()
+    }
+    return counters, events, kept  # type: ignore[return-value]
+
+
 def run(
     program: Program,
     images: np.ndarray,
     *,
     record: str | Iterable[str] | None = None,
-    engine: str = "layers",
+    engine: str = "auto",
     strict: bool = False,
     progress: bool = False,
     batch: int = 1,
+    arithmetic: str = "exact",
 ) -> RunResult:
     """Emulate ``program`` on ``images`` once: see ``Emulator`` for the options, and for running again."""
     batch = min(batch, max(len(images), 1)) if batch >= 1 else batch
-    return Emulator(program, record=record, engine=engine, strict=strict, batch=batch).run(images, progress)
+    emulator = Emulator(program, record=record, engine=engine, strict=strict, batch=batch, arithmetic=arithmetic)
+    return emulator.run(images, progress)

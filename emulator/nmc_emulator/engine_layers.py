@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from nmc_compiler.errors import UsageError
 from nmc_compiler.program.model import Program
 
 from .bounds import find_bounds
@@ -15,6 +16,7 @@ from .memory import Ref, Step, bind
 from .overflow import locate
 from .plan import Planner
 from .statics import static_counters, updates_per_core
+from .suits import why_not_layers
 from .timing import Timing
 
 
@@ -59,19 +61,32 @@ class LayerEngine:
     """One Program, planned for blocks of up to ``batch`` samples; ``run`` may be called again and again."""
 
     def __init__(
-        self, program: Program, layout: Layout, timing: Timing, recorded: list[int], batch: int, strict: bool
+        self,
+        program: Program,
+        layout: Layout,
+        timing: Timing,
+        recorded: list[int],
+        batch: int,
+        strict: bool,
+        real: bool = False,
     ) -> None:
+        """``real``: lif somas in real arithmetic."""
+        reason = why_not_layers(program)
+        if reason is not None:
+            raise UsageError(
+                f"engine 'layers' cannot run Program '{program.name}': it has {reason}; run it with engine='events'"
+            )
         self.program, self.timing = program, timing
         self.lagged = any(e.lag for e in timing.edges)
         self.batch = 1 if self.lagged else batch  # a lag needs all levels of a timestep before the next one
         self.counters = Counters.zeros(program, layout.cores)
         self.static = static_counters(program, layout, timing)
         self.planner = Planner(
-            program, layout, timing, find_bounds(program, timing), self.counters, self.batch, recorded
+            program, layout, timing, find_bounds(program, timing), self.counters, self.batch, recorded, real
         )
         space = self.planner.space
-        steps = _strict_steps(program, self.planner) if strict else space.steps
-        self.steps, self.memory = bind(steps, space.shapes, forever=self.lagged)
+        self.planned = _strict_steps(program, self.planner) if strict else space.steps
+        self.steps, self.memory = bind(self.planned, space.shapes, forever=self.lagged)
         self.updates = _update_loads(program, layout, timing)
 
     def run(

@@ -9,22 +9,24 @@ does not receive it does not know. Counters are taken one operation at a time.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nmc_compiler.program.model import Box, Population, Program
+from nmc_compiler.program.model import Box, Population, Program, Sparse
 
 from .bounds import find_bounds
 from .counters import OVERFLOW, Counters
-from .host import Host
+from .host import Host, check_codes
 from .kernels import scatter, soma
 from .layout import HOST_TILE, Axon, Layout, Piece
 from .overflow import raise_first
 from .plan import readout_size
+from .states import State, at_rest, check_probe, restarts
 from .statics import book_dense
-from .timing import CONV, DYNAMIC, MAP, Timing, reading_role
+from .synapses import Synapses, cut
+from .timing import CONV, DYNAMIC, MAP, SPARSE, Timing, multiplies, reading_role, synaptic_unit
 from .workspace import code_type
 
 MODES = {"same": 0, "reduce": 1, "broadcast": 2, "window": 3}
@@ -49,19 +51,16 @@ def _array(box: Box) -> np.ndarray:
 
 
 class Tile:
-    """State of one tile: accumulator rings, membrane potentials, tables, and its synapse memory."""
+    """One tile: accumulator rings, the state of its somas, tables, and its synapse memory."""
 
     def __init__(self, program: Program, pieces: list[Piece]) -> None:
         self.program, self.core = program, pieces[0].core
         self.pieces = {p.dendrite: p for p in pieces}
         self.box = {p.dendrite: _array(p.box) for p in pieces}
         self.ring = {p.dendrite: np.zeros((program.dendrites[p.dendrite].ring, *p.box.shape), np.int64) for p in pieces}
-        self.v = {
-            i: np.zeros(self.pieces[q.dendrite].box.shape, np.int64)
-            for i, q in enumerate(program.populations)
-            if q.dendrite in self.pieces
-        }
+        self.state: dict[int, State] = {}
         self.weights: dict[int, np.ndarray] = {}
+        self.rows: dict[int, Synapses] = {}
         self.tables: dict[int, np.ndarray] = {}
 
     def accumulator(self, dendrite: int, step: int) -> np.ndarray:
@@ -76,6 +75,13 @@ class Tile:
             box = self.pieces[c.dst].box
             self.weights[conv] = np.ascontiguousarray(c.weight[..., box.c0 : box.c1])
         return self.weights[conv]
+
+    def synapses(self, sparse: int) -> Synapses:
+        """This tile's synapses of a projection: those onto its own accumulators."""
+        if sparse not in self.rows:
+            s = self.program.sparses[sparse]
+            self.rows[sparse] = cut(self.program, s, self.pieces[s.dst].box)
+        return self.rows[sparse]
 
     def table(self, index: int, step: int) -> np.ndarray:
         """The bank of a dynamic table for one timestep: two banks, chosen by its parity."""
@@ -106,10 +112,15 @@ class TickEngine:
         self.bounds = find_bounds(program, timing)
         self._restart(np.zeros((0, 1, *program.input_shape)))
 
-    def _restart(self, images: np.ndarray) -> None:
-        """A chip at rest, and empty counters."""
-        program, layout = self.program, self.layout
-        self.images = images
+    def _restart(self, images: np.ndarray, window: int | None = None) -> None:
+        """A chip at rest, and empty counters; ``window``: its timesteps, if the Program does not say."""
+        layout, self.images = self.layout, images
+        self.T = self.program.timesteps if window is None else window
+        self.period = self.program.interval if window is None else max(window * self.P, 1)
+        self.span = self.timing.span + (self.T - self.program.timesteps) * self.P
+        self.given: dict[int, np.ndarray] = {}
+        self.probed: dict[tuple[int, str], np.ndarray] = {}
+        program = self.program
         self.counters = Counters.zeros(program, layout.cores)
         self.tiles = self._make_tiles()
         self.queue: dict[int, list[Arrival]] = defaultdict(list)
@@ -142,7 +153,7 @@ class TickEngine:
 
     def due(self, tick: int, level: int) -> int:
         """Timestep (over all samples) that something at ``level`` lives at ``tick``; -1: none."""
-        sample, rest = divmod(tick - level, self.program.interval)
+        sample, rest = divmod(tick - level, self.period)
         t, off = divmod(rest, self.P)
         if off or t >= self.T or not 0 <= sample < len(self.images):
             return -1
@@ -157,14 +168,36 @@ class TickEngine:
         1 whenever a sample has left the chip.
         """
         self._restart(images)
-        ticks = (len(images) - 1) * self.program.interval + self.timing.span if len(images) else 0
+        ticks = (len(images) - 1) * self.period + self.span if len(images) else 0
         for tick in range(ticks):
             self.tick(tick)
-            left, rest = divmod(tick + 1 - self.timing.span, self.program.interval)
+            left, rest = divmod(tick + 1 - self.span, self.period)
             if rest == 0 and left >= 0:
                 done(1)
         book_dense(self.counters, self.program, self.layout, self.timing, len(images))
         return self.logits, self.counters, self.codes
+
+    def run_events(
+        self, inputs: dict[int, np.ndarray], steps: int, probe: Iterable[tuple[int, str]] = ()
+    ) -> tuple[Counters, dict[int, np.ndarray]]:
+        """``steps`` timesteps from rest, driven by events: counters, and recorded codes [1, steps, C, H, W].
+
+        A stream runs as one window, other Programs for whole windows one after the other.
+        inputs: codes of every input population, integers [steps, C, H, W].  probe: (population, part) pairs,
+        part a name of `states.PARTS`; ``probed`` then holds each int64 [steps, C, H, W], after the update of
+        each timestep.  UsageError for inputs or probes that do not fit the Program.
+        """
+        given, window = check_codes(self.program, inputs, steps), self.program.timesteps or steps
+        samples = steps // max(window, 1)
+        self._restart(np.zeros((samples, 1, *self.program.input_shape)), None if self.program.timesteps else steps)
+        self.given = given
+        for i, part in probe:
+            check_probe(self.program, i, part)
+            self.probed[i, part] = np.zeros((steps, *self.program.populations[i].shape), np.int64)
+        for tick in range((samples - 1) * self.period + self.span if samples else 0):
+            self.tick(tick)
+        book_dense(self.counters, replace(self.program, timesteps=window), self.layout, self.timing, samples)
+        return self.counters, {i: c.reshape(1, steps, *c.shape[2:]) for i, c in self.codes.items()}
 
     def tick(self, tick: int) -> None:
         """One tick of the whole chip."""
@@ -215,6 +248,8 @@ class TickEngine:
                 self._conv(arrival)
             elif edge.kind == MAP:
                 self._map(arrival)
+            elif edge.kind == SPARSE:
+                self._sparse(arrival, self.program.sparses[edge.index])
             else:
                 dynamic[arrival.axon.tile, edge.index, arrival.step][edge.role].append(arrival.events)
         for (tile, index, step), roles in sorted(dynamic.items()):
@@ -237,9 +272,22 @@ class TickEngine:
         acc = tile.accumulator(edge.dst, arrival.step)
         form = (c.out_hw, c.stride, c.pad, c.dilation, c.groups, outs, c.collapse, c.shift)
         done = scatter.conv_event(arrival.events, weight, box[0], *form, box, acc)
-        graded = self.program.populations[edge.src].payload_bits > 0
-        self.counters.tables["synops_mac" if graded else "synops_ac"][edge.index, tile.core] += done
-        self.synops[tile.core] += done
+        self._book_synops(axon, done)
+
+    def _sparse(self, arrival: Arrival, s: Sparse) -> None:
+        axon, tile = arrival.axon, self.tiles[arrival.axon.tile]
+        ring, rows = tile.ring[s.dst], tile.synapses(axon.edge.index)
+        slots = ring.reshape(len(ring), -1)
+        room = self.T - arrival.step % self.T
+        operands = rows.indptr, rows.target, rows.weight, rows.extra, s.shift, s.graded
+        somas = self.program.populations[s.src].shape
+        done = scatter.sparse_event(arrival.events, somas, *operands, arrival.step % len(ring), room, slots)
+        self._book_synops(axon, done)
+
+    def _book_synops(self, axon: Axon, done: int) -> None:
+        name = "synops_mac" if multiplies(self.program, axon.edge) else "synops_ac"
+        self.counters.tables[name][synaptic_unit(self.program, axon.edge), axon.core] += done
+        self.synops[axon.core] += done
 
     def _map(self, arrival: Arrival) -> None:
         axon, tile = arrival.axon, self.tiles[arrival.axon.tile]
@@ -321,6 +369,8 @@ class TickEngine:
                 self._emit(i, piece.tile, piece.core, codes, origin, step, tick)
 
     def _input(self, i: int, step: int) -> np.ndarray:
+        if i in self.given:
+            return self.given[i][step]
         sample, t = divmod(step, self.T)
         if self.inputs.get(i, (-1, None))[0] != sample:
             spec = next(h for h in self.program.host_codes if h.population == i)
@@ -330,29 +380,48 @@ class TickEngine:
 
     def _soma(self, i: int, p: Population, tile: Tile, box: Box, step: int) -> np.ndarray:
         """Update the somas of one population on one tile; their codes int64 [C, H, W]."""
-        acc, v = tile.accumulator(p.dendrite, step), tile.v[i]
-        if step % self.T == 0:
-            v[:] = 0  # just before the population's own window
-        before = v.copy() if self.strict else v
+        acc, state = tile.accumulator(p.dendrite, step), self._state(i, p, tile, box, step % self.T)
+        before = {part: values.copy() for part, values in state.items()} if self.strict else state
         bias = np.zeros(p.shape[0], np.int64) if p.bias is None else p.bias.astype(np.int64)
         bias = bias[box.c0 : box.c1]
         codes, over = np.zeros(box.shape, np.int64), np.zeros(len(OVERFLOW), np.int64)
         if p.model == "lif":
             theta = p.vth[box.c0 : box.c1].astype(np.int64) << 6  # type: ignore[index]
-            soma.lif_tile(acc, v, codes, bias, theta, p.dv, over)
+            low = np.full_like(theta, soma.NEVER) if p.vth_low is None else p.vth_low.astype(np.int64) << 6
+            low = low if p.vth_low is None else low[box.c0 : box.c1]
+            soma.lif_tile(acc, state["u"], state["v"], codes, bias, theta, low, p.du, p.dv, over)
+        elif p.model == "sigma_delta":
+            theta = p.vth[box.c0 : box.c1].astype(np.int64)  # type: ignore[index]
+            operands = acc, state["sigma"], state["act"], state["residue"], state["error"], codes, bias, theta
+            soma.sigma_delta_tile(*operands, p.relu, p.cumulative, p.out_shift, over)
         elif p.model == "levels":
             table = np.broadcast_to(p.thresholds, (p.shape[0], p.thresholds.shape[1]))  # type: ignore
             soma.levels_tile(acc, codes, bias, table[box.c0 : box.c1].astype(np.int64), over)
         elif p.model == "relay":
             soma.relay_tile(acc, codes, over)
         else:
-            soma.readout_tile(acc, v, bias, over)
-            self._read(p, v, box, step)
+            soma.readout_tile(acc, state["v"], bias, over)
+            self._read(p, state["v"], box, step)
+        self._probe(i, state, box, step)
         self._book_soma(i, p, tile.core, box, bias)
         self.counters.overflow_of(i)[:] += over
         if self.strict and over.any():
-            raise_first(p, step % self.T, acc, before, (box.c0, box.y0, box.x0))
+            raise_first(p, step % self.T, acc, before, box)
         return codes
+
+    def _state(self, i: int, p: Population, tile: Tile, box: Box, t: int) -> State:
+        """State of the somas before their update of timestep t of a window."""
+        if t == 0:
+            tile.state[i] = at_rest(p, box)
+        if restarts(p, t):
+            for values in tile.state[i].values():
+                values[:] = 0
+        return tile.state[i]
+
+    def _probe(self, i: int, state: State, b: Box, step: int) -> None:
+        for (population, part), values in self.probed.items():
+            if population == i:
+                values[step, b.c0 : b.c1, b.y0 : b.y1, b.x0 : b.x1] = state[part]
 
     def _book_soma(self, i: int, p: Population, core: int, box: Box, bias: np.ndarray) -> None:
         _, h, w = box.shape
@@ -379,29 +448,36 @@ class TickEngine:
         axons = [a for a in self.layout.axons[i] if a.src_tile == tile]
         if not len(events) or not axons:
             return
-        self._send(i, core, axons, events)
-        for a in axons:
-            met = events[scatter.inside(events, _array(a.box)) != 0]
-            if len(met):
-                self._enqueue(a, step, met, tick)
+        hits = np.stack([self._hits(a, events) for a in axons])
+        self._send(i, core, axons, hits)
+        for a, hit in zip(axons, hits, strict=True):
+            if hit.any():
+                self._enqueue(a, step, events[hit], tick)
+
+    def _hits(self, a: Axon, events: Events) -> np.ndarray:
+        """Which events an axon row takes: those in its box, to a Sparse only from somas with a synapse there."""
+        hit = scatter.inside(events, _array(a.box))
+        if a.edge.kind != SPARSE:
+            return hit
+        somas = np.ravel_multi_index(tuple(events[:, :3].T), self.program.populations[a.edge.src].shape)
+        return hit & self.tiles[a.tile].synapses(a.edge.index).reaches()[somas]
 
     def _enqueue(self, a: Axon, step: int, events: Events, tick: int) -> None:
         edge = a.edge
         inside = step % self.T + edge.lag < self.T
         self.queue[tick + edge.delay].append(Arrival(a, step + edge.lag if inside else OUTSIDE, events))
 
-    def _send(self, i: int, core: int, axons: list[Axon], events: Events) -> None:
+    def _send(self, i: int, core: int, axons: list[Axon], hits: np.ndarray) -> None:
         tables, cores = self.counters.tables, self.layout.cores
-        boxes = np.array([a.box.as_tuple() for a in axons], np.int64)
         targets = np.array([a.core for a in axons], np.int64)
         packets, inbox = np.zeros(5, np.int64), np.zeros(cores, np.int64)
         seen = np.zeros(cores, np.int8)
         if core < 0:
-            scatter.host_messages(events, boxes, targets, seen, inbox)
+            scatter.host_messages(hits, targets, seen, inbox)
             tables["input_messages"][i, :cores] += inbox
             return
         mesh = self.layout.mesh
-        scatter.send(events, core, boxes, targets, seen, mesh.at, mesh.routers, packets, inbox, self.links)
+        scatter.send(hits, core, targets, seen, mesh.at, mesh.routers, packets, inbox, self.links)
         names = ("packets", "packets_local", "hops_ew", "hops_ns", "chip_crossings")
         for name, n in zip(names, packets.tolist(), strict=True):
             tables[name][i, core] += n

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from nmc_compiler.errors import UsageError, VerifyError
-from nmc_compiler.program.model import HostCodes, HostCurrent, Program
+from nmc_compiler.program.model import HostCodes, HostCurrent, Population, Program
 
 from .kernels.host import host_conv
 
@@ -17,6 +18,11 @@ INPUT_LIMIT = 2**31
 
 def check_images(program: Program, images: np.ndarray) -> np.ndarray:
     """Images as float64 [N, T or 1, C, H, W]. UsageError on wrong shape, type or non-finite values."""
+    encoded = {h.population for h in program.host_codes}
+    given = [p.name for i, p in enumerate(program.populations) if p.model == "input" and i not in encoded]
+    if given or program.timesteps == 0:
+        what = f"events of its input '{given[0]}'" if given else "events, being a stream"
+        raise UsageError(f"Program '{program.name}' takes {what}, not images; run it with run_events")
     images = np.asarray(images)
     want = (program.timesteps, *program.input_shape) if program.input_time else program.input_shape
     if images.shape[1:] != tuple(want):
@@ -27,6 +33,50 @@ def check_images(program: Program, images: np.ndarray) -> np.ndarray:
     if not (np.issubdtype(images.dtype, np.floating) or np.issubdtype(images.dtype, np.integer)):
         raise UsageError(f"images are of type {images.dtype}; give real numbers")
     return images if program.input_time else images[:, None]
+
+
+def check_codes(program: Program, inputs: Mapping[int, np.ndarray], steps: int) -> dict[int, np.ndarray]:
+    """Given codes of all input populations, by population index, as int64 [steps, C, H, W].
+
+    UsageError if a population is missing or is no input, for a wrong shape or type, for a code that the
+    population cannot send, and for a Program that takes images as well.
+    """
+    if program.host_currents:
+        raise UsageError(f"Program '{program.name}' takes images (host current '{program.host_currents[0].name}')")
+    if steps < 0 or (program.timesteps and steps % program.timesteps):
+        raise UsageError(f"{steps} timesteps: windows of Program '{program.name}' have {program.timesteps} each")
+    wanted = [i for i, p in enumerate(program.populations) if p.model == "input"]
+    for i in sorted(set(inputs) ^ set(wanted)):
+        name = program.populations[i].name
+        raise UsageError(f"no events for input '{name}'" if i in wanted else f"population '{name}' is no input")
+    encoded = {h.population: (h.lo, h.hi) for h in program.host_codes}
+    found = {}
+    for i in wanted:
+        p = program.populations[i]
+        found[i] = _given(p, encoded.get(i, payload_range(p)), np.asarray(inputs[i]), steps)
+    return found
+
+
+def _given(p: Population, ends: tuple[int, int], codes: np.ndarray, steps: int) -> np.ndarray:
+    if codes.shape != (steps, *p.shape):
+        raise UsageError(f"events of input '{p.name}' have shape {list(codes.shape)}, expected {[steps, *p.shape]}")
+    if not np.issubdtype(codes.dtype, np.integer):
+        raise UsageError(f"events of input '{p.name}' are of type {codes.dtype}; give integers")
+    low, high = ends
+    outside = (codes < low) | (codes > high)
+    if outside.any():
+        at = tuple(int(i) for i in np.argwhere(outside)[0])
+        raise UsageError(
+            f"events of input '{p.name}': code {codes[at]} at [timestep, channel, y, x] = {list(at)} is outside"
+            f" {low}..{high}, which the input can send"
+        )
+    return codes.astype(np.int64)
+
+
+def payload_range(p: Population) -> tuple[int, int]:
+    """Least and largest code of an event: 0..1 for plain spikes, else what ``payload_bits`` can hold."""
+    bits = max(p.payload_bits, 1)
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if p.signed else (0, 2**bits - 1)
 
 
 def _finite(image: np.ndarray, index: int) -> np.ndarray:

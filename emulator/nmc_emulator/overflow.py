@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NoReturn
 
 import numpy as np
 
 from nmc_compiler.errors import VerifyError
-from nmc_compiler.program.model import Population
+from nmc_compiler.program.model import Box, Population, whole
+
+from .states import State
 
 LIMIT = 2**23
 RANGES = {
     "accumulator": (-(2**31), 2**31 - 1, "32-bit accumulator"),
     "u": (-(2**23) + 1, 2**23, "24-bit current, which wraps"),
     "v": (-(2**23) + 1, 2**23 - 1, "24-bit membrane potential, which saturates"),
-    "payload": (-(2**23), 2**23 - 1, "24-bit payload of a relay"),
+    "payload": (-(2**23), 2**23 - 1, "24-bit payload"),
+} | {
+    name: (-(2**31), 2**31 - 1, f"32-bit {name} of a sigma-delta soma, which wraps")
+    for name in ("sigma", "act", "delta", "error")
 }
 
 
@@ -22,26 +28,50 @@ def _wrap(u: np.ndarray) -> np.ndarray:
     return np.where(u > LIMIT, u - 2 * LIMIT, np.where(u <= -LIMIT, u + 2 * LIMIT, u))
 
 
-def _quantities(p: Population, a: np.ndarray, v: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
-    """Values before wrapping and clipping; a, v int64 [..., C]."""
+def _decay(x: np.ndarray, d: int) -> np.ndarray:
+    size, leak = np.abs(x), 4096 - d
+    return np.sign(x) * ((size >> 12) * leak + ((size & 4095) * leak >> 12))
+
+
+def _quantities(p: Population, a: np.ndarray, state: State, bias: np.ndarray) -> dict[str, np.ndarray]:
+    """Values before wrapping and clipping, int64 [C, H, W] each."""
     if p.model == "relay":
         return {"accumulator": a, "payload": a}
+    if p.model == "sigma_delta":
+        return _sigma_delta(p, a, state, bias)
+    u, v = a << 6, np.zeros_like(a) if p.model == "levels" else state["v"]
     if p.model == "lif":
-        v = np.sign(v) * ((np.abs(v) * (4096 - p.dv)) >> 12)
-    elif p.model == "levels":
-        v = np.zeros_like(v)
-    return {"accumulator": a, "u": a << 6, "v": v + _wrap(a << 6) + bias}
+        u, v = u + _decay(state["u"], p.du + 1), _decay(v, p.dv)
+    return {"accumulator": a, "u": u, "v": v + _wrap(u) + bias}
 
 
-def raise_first(p: Population, timestep: int, a: np.ndarray, v: np.ndarray, origin: tuple[int, int, int]) -> None:
+def _sigma_delta(p: Population, a: np.ndarray, state: State, bias: np.ndarray) -> dict[str, np.ndarray]:
+    sigma = state["sigma"] + _wrap32(a)
+    full = _wrap32(sigma) + bias
+    act = np.maximum(_wrap32(full), 0) if p.relu else _wrap32(full)
+    delta = act - state["act"] + state["residue"]
+    error = state["error"] + _wrap32(delta) if p.cumulative else np.zeros_like(a)
+    fire = np.abs(_wrap32(error if p.cumulative else delta)) >= p.vth[:, None, None]  # type: ignore[index]
+    code = np.where(fire, _wrap32(delta), 0) >> p.out_shift
+    return {"accumulator": a, "sigma": sigma, "act": full, "delta": delta, "error": error, "payload": code}
+
+
+def _wrap32(x: np.ndarray) -> np.ndarray:
+    return x.astype(np.int32).astype(np.int64)
+
+
+def raise_first(p: Population, timestep: int, a: np.ndarray, state: State, box: Box) -> None:
     """VerifyError for the first value of one timestep that is out of range; nothing if all are within.
 
-    a: accumulators int64 [C, H, W] (of the part of the population that starts at ``origin``),
-    v: membrane potentials before the update, same shape.
+    a: accumulators int64 [C, H, W] of the part of the population in ``box``; state: that of the somas before
+    the update.
     """
+    origin = (box.c0, box.y0, box.x0)
+    if p.vth is not None:
+        p = replace(p, vth=p.vth[box.c0 : box.c1])
     bias = np.zeros(p.shape[0], np.int64) if p.bias is None else p.bias.astype(np.int64)
     bias = bias[origin[0] : origin[0] + a.shape[0], None, None]
-    for name, values in _quantities(p, a, v, bias).items():
+    for name, values in _quantities(p, a, state, bias).items():
         low, high, _ = RANGES[name]
         outside = np.argwhere((values < low) | (values > high))
         if len(outside):
@@ -62,7 +92,8 @@ def _refuse(p: Population, timestep: int, at: tuple[int, int, int], value: int, 
 def advance(p: Population, a: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Membrane potential after one timestep, for walking through the timesteps of a sample."""
     bias = np.zeros(p.shape[0], np.int64) if p.bias is None else p.bias.astype(np.int64)
-    v = np.clip(_quantities(p, a, v, bias[:, None, None]).get("v", v), -LIMIT + 1, LIMIT - 1)
+    state = {"u": np.zeros_like(a), "v": v}
+    v = np.clip(_quantities(p, a, state, bias[:, None, None]).get("v", v), -LIMIT + 1, LIMIT - 1)
     if p.model == "lif":
         theta = p.vth.astype(np.int64)[:, None, None] << 6  # type: ignore[union-attr]
         v = np.where(v > theta, 0, v)
@@ -76,5 +107,5 @@ def locate(p: Population, accumulators: np.ndarray, steps: int) -> None:
     for f, row in enumerate(accumulators):
         a = row.T.reshape(c, h, w).astype(np.int64)
         v = np.zeros(p.shape, np.int64) if f % steps == 0 else v
-        raise_first(p, f % steps, a, v, (0, 0, 0))
+        raise_first(p, f % steps, a, {"u": np.zeros_like(a), "v": v}, whole(p.shape))
         v = advance(p, a, v)

@@ -46,7 +46,9 @@ class Planner:
         counters: Counters,
         batch: int,
         recorded: list[int],
+        real: bool = False,
     ) -> None:
+        self.real = real
         self.program, self.layout, self.timing, self.bounds = program, layout, timing, bounds
         self.counters, self.host = counters, Host(program)
         self.space = Workspace(program, bounds, batch)
@@ -55,11 +57,13 @@ class Planner:
         self.out = np.zeros((batch, readout_size(program)), np.int64)
         self.codes: dict[int, np.ndarray] = dict.fromkeys(recorded, np.zeros(0))
         self._currents: dict[int, tuple[int, np.ndarray]] = {}  # host current -> sample, result
+        self.origin = 0  # sample that recorded codes start with
         for *_, job in sorted(self._jobs(), key=lambda j: j[:4]):
             job()
 
-    def expect(self, samples: int) -> None:
-        """Make room for the recorded codes of a run, and forget the run before."""
+    def expect(self, samples: int, first: int = 0) -> None:
+        """Make room for the recorded codes of samples from ``first`` on, and forget what was before."""
+        self.origin = first
         for i in self.codes:
             shape = (samples, self.program.timesteps, *self.program.populations[i].shape)
             self.codes[i] = np.zeros(shape, code_type(self.program, self.bounds, i))
@@ -220,6 +224,11 @@ class Planner:
 
     def _lif(self, i: int, p: Population, acc: Ref, n: int, bias: np.ndarray, narrow: bool) -> None:
         theta = p.vth.astype(np.int64) << 6  # type: ignore[union-attr]
+        if self.real:
+            real = acc, self.space.buffer(("v", i), (n,), np.float64), self.space.codes(i, flat=True)
+            repeated = _repeated(bias, n, np.int64), _repeated(theta, n, np.int64), p.dv
+            self.space.step(soma.lif_real, self.space.block.window, self.space.T, *real, *repeated)
+            return
         narrow = narrow and _fits(theta)
         dtype: type = np.int32 if narrow else np.int64
         space, call = self.space, soma.lif if narrow else soma.lif_wide
@@ -247,7 +256,7 @@ class Planner:
 
         def copy(codes: np.ndarray) -> None:
             for f in range(block.window[0], block.window[1]):
-                self.codes[i][block.first + f // T, f % T] = codes[f].T.reshape(p.shape)
+                self.codes[i][block.first - self.origin + f // T, f % T] = codes[f].T.reshape(p.shape)
 
         self.space.step(copy, self.space.codes(i))
 

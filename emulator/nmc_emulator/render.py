@@ -43,7 +43,9 @@ def _gap(mark: str) -> list[str]:
 
 def _title(data: Data) -> str:
     place = f"{data['cores']} cores of {data['target']}" if data.get("mapped") else "not mapped"
-    return f"{data['name']}: {place}, {data['samples']} samples, {data['engine']} engine"
+    how = "re-costed" if data.get("recosted_from") else f"{data['engine']} engine"
+    of = f" of {data['partial']['of']}" if data.get("partial") else ""
+    return f"{data['name']}: {place}, {data['samples']}{of} samples, {how}"
 
 
 def _result(data: Data) -> list[str]:

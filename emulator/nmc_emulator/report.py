@@ -114,7 +114,7 @@ def make_report(program: Program, result: RunResult, labels: np.ndarray | None =
 
 def _events(p: Population, counts: Counts) -> tuple[int, int, int]:
     """(spikes, relay events, input events): every event is in one of the three."""
-    kinds = [p.model in ("lif", "levels"), p.model == "relay", p.model == "input"]
+    kinds = [p.model in ("lif", "levels", "sigma_delta"), p.model == "relay", p.model == "input"]
     spikes, relays, inputs = (counts["events"] if kind else 0 for kind in kinds)
     return spikes, relays, inputs
 

@@ -9,6 +9,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from .counters import Counters
+    from .trace import Events
 
 
 @dataclass(frozen=True)
@@ -28,3 +29,19 @@ class RunResult:
     engine: str
     mapped: bool
     codes: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EventResult:
+    """Result of ``run_events``.
+
+    ``events``: recorded population -> its events; ``potentials``: probed population -> (u, v), each
+    int64 [steps, probed somas] after the update of every timestep; ``counters``: totals over ``steps``.
+    """
+
+    events: dict[str, Events]
+    counters: Counters
+    steps: int
+    engine: str
+    mapped: bool
+    potentials: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)

@@ -9,7 +9,8 @@ from nmc_compiler.program.model import Population, Program, Transfer
 from .counters import Counters
 from .fanout import channel_segments, fan
 from .layout import Layout
-from .timing import CONV, DYNAMIC, Timing, reading_role
+from .synapses import in_degree
+from .timing import CONV, DYNAMIC, SPARSE, Edge, Timing, multiplies, reading_role, synaptic_unit
 
 
 def updates_per_core(program: Program, layout: Layout, population: int) -> np.ndarray:
@@ -21,7 +22,7 @@ def updates_per_core(program: Program, layout: Layout, population: int) -> np.nd
     return found
 
 
-def _biased_per_core(population: Population, layout: Layout) -> np.ndarray:
+def biased_per_core(population: Population, layout: Layout) -> np.ndarray:
     found = np.zeros(layout.cores, np.int64)
     if population.bias is None or population.dendrite < 0:
         return found
@@ -37,7 +38,7 @@ def _elements(size: int, kernel: int, stride: int, pad: int, lo: int, hi: int) -
     return int((np.minimum(first + kernel, size) - np.maximum(first, 0)).clip(0).sum())
 
 
-def _transfer_per_core(program: Program, layout: Layout, t: Transfer) -> tuple[np.ndarray, np.ndarray]:
+def transfer_per_core(program: Program, layout: Layout, t: Transfer) -> tuple[np.ndarray, np.ndarray]:
     """(pool_compares, accumulator_adds) of one timestep, each int64 [cores]."""
     compares, adds = np.zeros((2, layout.cores), np.int64)
     _, height, width = program.dendrites[t.src].shape
@@ -70,15 +71,34 @@ def _dense_writes(program: Program, layout: Layout, index: int) -> np.ndarray:
     return found
 
 
+def _dense_fan(program: Program, layout: Layout, e: Edge) -> np.ndarray:
+    """Work of one timestep with every source soma active, by the fan-out table of the edge, int64 [cores]."""
+    segments = channel_segments(program, layout, e.src, [e])
+    table, found = fan(program, layout, e, segments), np.zeros(layout.cores, np.int64)
+    np.add.at(found, table.core, table.dense(segments))
+    return found
+
+
+def _dense_synops(program: Program, layout: Layout, e: Edge) -> np.ndarray:
+    """SynOps of one timestep with every source soma active, int64 [cores]."""
+    if e.kind == CONV:
+        return _dense_fan(program, layout, e)
+    found, degree = np.zeros(layout.cores, np.int64), in_degree(program, program.sparses[e.index])
+    for piece in layout.pieces[e.dst]:
+        b = piece.box
+        found[piece.core] += degree[b.c0 : b.c1, b.y0 : b.y1, b.x0 : b.x1].sum()
+    return found
+
+
 def static_counters(program: Program, layout: Layout, timing: Timing) -> Counters:
     """Everything about one sample that needs no events, dense twins included."""
     counters = Counters.zeros(program, layout.cores)
     tables, n, steps = counters.tables, layout.cores, program.timesteps
     for i, population in enumerate(program.populations):
         tables["neuron_updates"][i, :n] += updates_per_core(program, layout, i) * steps
-        tables["bias_events"][i, :n] += _biased_per_core(population, layout) * steps
+        tables["bias_events"][i, :n] += biased_per_core(population, layout) * steps
     for i, transfer in enumerate(program.transfers):
-        compares, adds = _transfer_per_core(program, layout, transfer)
+        compares, adds = transfer_per_core(program, layout, transfer)
         tables["pool_compares"][i, :n] += compares * steps
         tables["accumulator_adds"][i, :n] += adds * steps
     book_dense(counters, program, layout, timing, 1)
@@ -89,15 +109,10 @@ def book_dense(counters: Counters, program: Program, layout: Layout, timing: Tim
     """Add the dense twins: every source soma active in every timestep of ``samples`` samples."""
     tables, n = counters.tables, layout.cores
     for e in timing.edges:
-        if e.kind not in (CONV, DYNAMIC):
-            continue
         steps = max(program.timesteps - e.lag, 0) * samples
-        if e.kind == DYNAMIC:
-            if e.role != reading_role(program.dynamics[e.index].order):
-                continue
+        if e.kind in (CONV, SPARSE):
+            name = "synops_mac_dense" if multiplies(program, e) else "synops_ac_dense"
+            tables[name][synaptic_unit(program, e), :n] += _dense_synops(program, layout, e) * steps
+        elif e.kind == DYNAMIC and e.role == reading_role(program.dynamics[e.index].order):
             tables["dyn_writes_dense"][e.index, :n] += _dense_writes(program, layout, e.index) * steps
-        graded = program.populations[e.src].payload_bits > 0
-        name = "dyn_reads_dense" if e.kind == DYNAMIC else f"synops_{'mac' if graded else 'ac'}_dense"
-        segments = channel_segments(program, layout, e.src, [e])
-        table = fan(program, layout, e, segments)
-        np.add.at(tables[name][e.index], table.core, table.dense(segments) * steps)
+            tables["dyn_reads_dense"][e.index, :n] += _dense_fan(program, layout, e) * steps

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nmc_compiler.errors import UsageError
-from nmc_compiler.program.model import Program
+from nmc_compiler.program.model import Population, Program, Shape
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,60 @@ class Events:
 
     def __len__(self) -> int:
         return len(self.step)
+
+
+def coded(p: Population) -> bool:
+    """Whether events of the population carry codes; else every code is 1."""
+    return p.payload_bits > 0 or p.signed or p.model == "relay"
+
+
+def events_of(codes: np.ndarray, with_codes: bool = True) -> Events:
+    """Events of codes [timesteps, somas]."""
+    step, soma = np.nonzero(codes)
+    values = codes[step, soma].astype(np.int32) if with_codes else None
+    return Events(step.astype(np.int64), soma.astype(np.int32), values)
+
+
+def codes_of(events: Events, steps: int, shape: Shape) -> np.ndarray:
+    """Codes int32 [steps, C, H, W] of events."""
+    found = np.zeros((steps, int(np.prod(shape))), np.int32)
+    found[events.step, events.soma] = 1 if events.code is None else events.code
+    return found.reshape(steps, *shape)
+
+
+def check_events(p: Population, events: Events, steps: int, first: int = 0) -> Events:
+    """Events from outside in order of timestep and soma. UsageError if they do not fit their population.
+
+    first: what timestep 0 is called in errors.
+    """
+    size, step, soma = int(np.prod(p.shape)), events.step, events.soma
+    if len(step) != len(soma) or (events.code is not None and len(events.code) != len(step)):
+        raise UsageError(f"events of input '{p.name}': step, soma and code differ in length")
+    if len(step) == 0:
+        return events
+    if step.min() < 0 or step.max() >= steps or soma.min() < 0 or soma.max() >= size:
+        raise UsageError(
+            f"events of input '{p.name}': timesteps {step.min() + first}..{step.max() + first}, somas"
+            f" {soma.min()}..{soma.max()}, but the run has timesteps {first}..{first + steps - 1}, the input somas"
+            f" 0..{size - 1}"
+        )
+    place = step.astype(np.int64) * size + soma
+    order = np.argsort(place, kind="stable")
+    if (np.diff(place[order]) == 0).any():
+        raise UsageError(f"events of input '{p.name}': a soma fires twice in one timestep; add their codes first")
+    code = None if events.code is None else events.code[order]
+    _check_codes(p, code)
+    return Events(step[order].astype(np.int64), soma[order].astype(np.int32), code)
+
+
+def _check_codes(p: Population, code: np.ndarray | None) -> None:
+    bits, low = max(p.payload_bits, 1), 0
+    high = 2**bits - 1
+    if p.signed:
+        low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+        low = -1 if p.payload_bits <= 1 else low
+    if code is not None and len(code) and (code.min() < low or code.max() > max(high, 1)):
+        raise UsageError(f"events of input '{p.name}' carry codes {code.min()}..{code.max()}, it takes {low}..{high}")
 
 
 @dataclass(frozen=True)
@@ -52,8 +106,5 @@ def trace_of(program: Program, codes: dict[str, np.ndarray], samples: int) -> Tr
         if p.name not in codes:
             raise UsageError(f"population '{p.name}' was not recorded; a trace needs all of them: record='all'")
         flat = codes[p.name].reshape(samples * program.timesteps, -1)
-        step, soma = np.nonzero(flat)
-        code = flat[step, soma].astype(np.int32)
-        plain = p.payload_bits == 0 and not p.signed
-        events[i] = Events(step.astype(np.int64), soma.astype(np.int32), None if plain else code)
+        events[i] = events_of(flat, coded(p))
     return Trace(events, samples, samples * program.timesteps)

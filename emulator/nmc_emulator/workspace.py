@@ -37,9 +37,10 @@ def _zero(window: np.ndarray, array: np.ndarray) -> None:
 
 def code_type(program: Program, bounds: Bounds, population: int) -> type:
     """uint8 where codes are 0..255, else int32 or, for relays that could need it, int64."""
-    bound = bounds.code[population]
-    signed = any(h.lo < 0 for h in program.host_codes if h.population == population)
-    if program.populations[population].model == "relay" or signed or bound > 255:
+    bound, p = bounds.code[population], program.populations[population]
+    given = [h for h in program.host_codes if h.population == population]
+    signed = any(h.lo < 0 for h in given) if given else p.signed or p.vth_low is not None
+    if p.model in ("relay", "sigma_delta") or signed or bound > 255:
         return np.int32 if bound <= INT32 else np.int64
     return np.uint8
 

@@ -1,15 +1,28 @@
 """Every kernel of the emulator against its naive twin, on random and on extreme operands."""
 
+from dataclasses import replace
+
 import naive
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmc_compiler.program.model import Conv, HostCurrent, Map, Transfer
+from nmc_compiler.program.model import (
+    Box,
+    Conv,
+    Dendrite,
+    HostCurrent,
+    Map,
+    Population,
+    Program,
+    Sparse,
+    Transfer,
+)
 from nmc_emulator.kernels import conv as convs
 from nmc_emulator.kernels import conv_groups, dynamic, events, maps, scatter, soma, tally, transfers
 from nmc_emulator.kernels.host import host_conv
+from nmc_emulator.synapses import cut
 
 SEEDS = st.integers(0, 2**32 - 1)
 EDGES = [0, 1, -1, 2**17 - 1, 2**17, 2**17 + 1, -(2**17), -(2**17) - 1, 2**23, -(2**23), 2**24, -(2**24)]
@@ -429,3 +442,101 @@ def test_work_is_the_sum_of_products(seed):
     want = np.einsum("fsyx,ds,dy,dx->fd", count.reshape(2, 3, 4, 3), channels, rows, columns)
     assert total.tolist() == [want[:, 1].sum(), want[:, 0].sum(), 0]
     assert load[2].tolist() == want[0, ::-1].tolist() and load[5].tolist() == want[1, ::-1].tolist()
+
+
+# -- tiles of general networks -----------------------------------------------------------------
+
+
+def naive_soma(p: Population, a: np.ndarray, state: dict[str, np.ndarray]) -> tuple[np.ndarray, dict, dict]:
+    """(codes, state afterwards, overflow counts) of one timestep of the brute-force twin."""
+    somas = (replace(p, start_u=state.get("u"), start_v=state.get("v")),)
+    out = Population("out", (1, 1, 1), 1, "readout", "readout", 1)
+    shapes = (Dendrite("d", p.shape, 0), Dendrite("o", (1, 1, 1), 1))
+    program = Program(
+        "one", 1, 1, (1, 1, 1), False, (*somas, out), shapes, (), (), (), (), (), (), None, {"mesh": {}}, 1
+    )
+    machine = naive._Machine(program, np.zeros((1, 1, 1, 1)), {})
+    machine.state = [{part: state.get(part, np.zeros(p.shape, np.int64)).copy() for part in naive.PARTS}, {}]
+    update = machine._sigma_delta if p.model == "sigma_delta" else machine._update
+    codes = np.array([update(0, p, at, int(a[at])) for at in np.ndindex(p.shape)]).reshape(p.shape)
+    return codes, machine.state[0], {name: over[0] for name, over in machine.out.overflow.items()}
+
+
+def same_counts(over: np.ndarray, want: dict) -> None:
+    for at, name in ((soma.ACCUMULATOR, "accumulator"), (soma.CURRENT, "u"), (soma.POTENTIAL, "v")):
+        assert over[at] == want.get(name, 0), name
+
+
+@bounded
+@given(SEEDS, st.integers(0, 4095), st.integers(0, 4096), st.booleans())
+def test_lif_tiles_with_current_equal_naive(seed, du, dv, ternary):
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(1, 4, 3).tolist())
+    a = accumulators(rng, 1, int(np.prod(shape)), 2**40).reshape(shape)
+    state = {part: rng.integers(-(2**26), 2**26, shape) for part in "uv"}
+    vth, low = rng.integers(0, 2**17, shape[0]), rng.integers(-(2**17), 0, shape[0])
+    bias = rng.integers(-(2**20), 2**20, shape[0])
+    p = Population(
+        "p", shape, 0, "lif", "neuron", 0, dv, vth.astype(np.int32), bias.astype(np.int32), du=du,
+        vth_low=low.astype(np.int32) if ternary else None,
+    )  # fmt: skip
+    codes, held, want = naive_soma(p, a, state)
+    found, over = np.zeros(shape, np.int64), np.zeros(4, np.int64)
+    below = low << 6 if ternary else np.full_like(low, soma.NEVER)
+    soma.lif_tile(a, state["u"], state["v"], found, bias, vth << 6, below, du, dv, over)
+    assert np.array_equal(found, codes)
+    assert all(np.array_equal(state[part], held[part]) for part in "uv")
+    same_counts(over, want)
+
+
+@bounded
+@given(SEEDS, st.booleans(), st.booleans(), st.integers(0, 12))
+def test_sigma_delta_tiles_equal_naive(seed, relu, cumulative, out_shift):
+    rng = np.random.default_rng(seed)
+    shape, top = tuple(rng.integers(1, 4, 3).tolist()), int(rng.choice([50, 2**24, 2**31 - 1]))
+    a = accumulators(rng, 1, int(np.prod(shape)), int(rng.choice([60, 2**34]))).reshape(shape)
+    state = {part: rng.integers(-top, top, shape) for part in naive.PARTS[2:]}
+    vth, bias = rng.integers(0, top, shape[0]), rng.integers(-top, top, shape[0])
+    p = Population(
+        "p", shape, 0, "sigma_delta", "neuron", 0, vth=vth.astype(np.int32), bias=bias.astype(np.int32), relu=relu,
+        cumulative=cumulative, out_shift=out_shift,
+    )  # fmt: skip
+    codes, held, want = naive_soma(p, a, state)
+    found, over = np.zeros(shape, np.int64), np.zeros(4, np.int64)
+    soma.sigma_delta_tile(a, *state.values(), found, bias, vth, relu, cumulative, out_shift, over)
+    assert np.array_equal(found, codes) and over[soma.PAYLOAD] == want["payload"]
+    assert all(np.array_equal(state[part], held[part]) for part in state)
+    same_counts(over, want)
+
+
+@bounded
+@given(SEEDS, st.booleans(), st.integers(1, 70), st.floats(0, 1))
+def test_sparse_events_equal_naive(seed, graded, room, rate):
+    """Rows of any length, pairs twice, delays up to the largest, a ring that just holds them; any part of a tile."""
+    rng = np.random.default_rng(seed)
+    src, dst = (tuple(rng.integers(1, 4, 3).tolist()) for _ in range(2))
+    indptr = np.cumsum([0, *rng.integers(0, 6, int(np.prod(src)))])
+    target, extra = rng.integers(0, int(np.prod(dst)), indptr[-1]), rng.integers(0, 64, indptr[-1])
+    weight = rng.choice([-256, -1, 1, 255], indptr[-1]).astype(np.int16)
+    s = Sparse("s", 0, 0, 1, indptr, target.astype(np.int32), weight, 3, extra.astype(np.uint8), graded)
+    codes = rng.integers(-(2**23), 2**23, src) * (rng.random(src) < rate)
+    held = rng.integers(0, np.array(dst))
+    box = Box(held[0], dst[0], held[1], dst[1], held[2], dst[2])
+    inputs = Population("in", src, 0, "input", "input", -1)
+    program = Program("s", 0, 1, src, True, (inputs,), (Dendrite("d", dst, 0),), (), (), (), (), (), (), None, {}, 0)
+    rows, slot = cut(program, s, box), int(rng.integers(64))
+    at = np.argwhere(codes)
+    listed = np.concatenate([at, codes[tuple(at.T)][:, None]], axis=1)
+    ring, want, hits = np.zeros((64, box.size), np.int64), np.zeros((64, *dst), np.int64), 0
+    operands = rows.indptr, rows.target, rows.weight, rows.extra, s.shift, graded
+    done = scatter.sparse_event(listed, src, *operands, slot, room, ring)
+    for e in at.tolist():
+        for to, w, late in naive.synapses(s, (src, dst), e):
+            hits += naive.holds(box.as_tuple(), to)
+            if late < room:
+                want[((slot + late) % 64, *to)] += (w * (int(codes[tuple(e)]) if graded else 1)) << 3
+    part = want[:, box.c0 : box.c1, box.y0 : box.y1, box.x0 : box.x1]
+    assert done == hits and np.array_equal(ring.reshape(64, *box.shape), part)
+    assert rows.reaches().tolist() == [
+        any(naive.holds(box.as_tuple(), to) for to, _, _ in naive.synapses(s, (src, dst), e)) for e in np.ndindex(src)
+    ]

@@ -40,7 +40,7 @@ from nmc_emulator.counters import Counters
 from nmc_emulator.price_profile import MAPPED_TERMS, PROFILES, load_profile
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
-NOT_USED = {"synop", "synop_sparse", "neuron_update", "within_tile_spike"}  # sums of others, or not told apart
+NOT_USED = {"synop", "neuron_update", "within_tile_spike"}  # sums of others, or not told apart
 
 
 def lif(name: str, shape: tuple[int, int, int], level: int, dendrite: int, role="neuron", **more) -> Population:

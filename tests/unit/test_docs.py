@@ -68,7 +68,9 @@ def run_shell(pairs: list[tuple[str, str]], folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if python_examples(p)], ids=lambda page: page.name)
-def test_python_examples(page: Path) -> None:
+def test_python_examples(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)  # examples may write files
     told = differences(python_examples(page))
     assert not told, told
 

@@ -49,7 +49,7 @@ def image(x: float) -> np.ndarray:
 
 
 WRAPS = "-8388607..8388608", "24-bit current, which wraps"
-PAYLOAD = "-8388608..8388607", "24-bit payload of a relay"
+PAYLOAD = "-8388608..8388607", "24-bit payload"
 ACCUMULATOR = "-2147483648..2147483647", "32-bit accumulator"
 CASES = [
     # model, input, shift, overflow counter, value, range and what it is
@@ -178,7 +178,7 @@ def test_names_and_options():
     with pytest.raises(UsageError) as error:
         run(program, image(0), record=["in", "nobody"])
     assert str(error.value) == "cannot record 'nobody': Program 'direct' has no such population; it has in, probe"
-    with pytest.raises(UsageError, match="no engine 'fast'; choose layers or ticks"):
+    with pytest.raises(UsageError, match="no engine 'fast'; choose auto, layers, events or ticks"):
         run(program, image(0), engine="fast")
     with pytest.raises(UsageError, match="batch is 0; choose at least 1"):
         run(program, image(0), batch=0)

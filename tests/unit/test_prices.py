@@ -26,6 +26,8 @@ def test_bundled_profiles():
         "cmos45-horowitz",
         "loihi1-davies2018",
         "loihi1-sanafe-fit",
+        "loihi1-sanafe-rates",
+        "loihi2-assumed-rates",
         "loihi2-extrapolated-rates",
     ]
     for name in list_profiles():

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mapping_nets import random_net, sdt_v1, sdt_v3, spikformer
+from networks import random_network
 
 from nmc_compiler.errors import ArtefactError, VerifyError
 from nmc_compiler.mapping import map_program
@@ -25,6 +26,7 @@ from nmc_compiler.target import load_target
 
 TESTS = Path(__file__).resolve().parents[1]
 FILES = {"program.json", "arrays.safetensors"}
+RECURRENT = [lambda s=s: map_program(random_network(s).program(), load_target("loihi2"))[0] for s in range(6)]
 
 
 def small() -> Program:
@@ -72,7 +74,9 @@ def message(folder: Path) -> str:
 # --- round trip -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", [small, spikformer, sdt_v3, *(lambda s=s: random_net(s) for s in range(12))])
+@pytest.mark.parametrize(
+    "make", [small, spikformer, sdt_v3, *(lambda s=s: random_net(s) for s in range(12)), *RECURRENT]
+)
 def test_round_trip(make, tmp_path):
     program = make()
     digest = save_program(program, tmp_path)
@@ -84,7 +88,7 @@ def test_round_trip(make, tmp_path):
 
 def test_manifest(program, saved):
     tree = json.loads((saved / "program.json").read_text())
-    assert tree["schema"] == "nmc.program/1"
+    assert tree["schema"] == "nmc.program/2"
     assert list(tree) == sorted(tree)
     assert tree["target"]["name"] == "loihi2" and tree["target"]["limits"]["neurons"] == 4096
     assert tree["meta"] == {"made_by": "tests"}
@@ -294,7 +298,7 @@ def test_a_flipped_bit_in_the_arrays(saved):
 
 def test_another_schema(saved):
     edit(saved, lambda tree: tree.update(schema="nmc.program/9"))
-    assert "schema 'nmc.program/9', but this nmc reads 'nmc.program/1'" in message(saved)
+    assert "schema 'nmc.program/9', but this nmc reads 'nmc.program/2'" in message(saved)
 
 
 def test_an_edited_field_without_digest(saved):
@@ -358,8 +362,8 @@ def test_array_table_must_fit(saved):
     ("text", "why"),
     [
         ("[" * 100_000, "not valid JSON"),
-        ('{"schema": "nmc.program/1", "a": ' + "[" * 90 + "]" * 90 + "}", "nested deeper than 64 levels"),
-        ('{"schema": "nmc.program/1", "schema": "nmc.program/1"}', "a key is given twice"),
+        ('{"schema": "nmc.program/2", "a": ' + "[" * 90 + "]" * 90 + "}", "nested deeper than 64 levels"),
+        ('{"schema": "nmc.program/2", "schema": "nmc.program/2"}', "a key is given twice"),
         ('{"schema": NaN}', "NaN is not a JSON number"),
         ('{"schema": 1e999}', "beyond the range of a double"),
         ("[]", "schema no object"),

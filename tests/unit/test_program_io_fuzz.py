@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mapping_nets import random_net
+from networks import random_network
 
 from nmc_compiler.errors import NmcError
 from nmc_compiler.mapping import find_problems, map_program
@@ -20,7 +21,7 @@ from nmc_compiler.program.digest import digest_of
 from nmc_compiler.target import load_target
 
 TARGET = load_target("loihi2")
-SEEDS = (1, 2, 8, 12)
+SEEDS = (1, 2, 8, 12, "network 3", "network 7")
 ODD = (
     None,
     True,
@@ -50,7 +51,9 @@ ODD = (
 def artefact(request, tmp_path_factory) -> tuple[Path, dict, bytes, str]:
     """Folder, manifest, array bytes and digest of a small mapped Program."""
     folder = tmp_path_factory.mktemp("fuzz")
-    program = map_program(random_net(request.param), TARGET, "auto")[0]
+    kind, _, seed = str(request.param).rpartition(" ")
+    netlist = random_network(int(seed)).program() if kind else random_net(int(seed))
+    program = map_program(netlist, TARGET, "auto")[0]
     digest = save_program(program, folder)
     return (
         folder,

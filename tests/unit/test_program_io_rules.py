@@ -12,6 +12,7 @@ from nmc_compiler.errors import VerifyError
 from nmc_compiler.mapping import map_program
 from nmc_compiler.program import validate_program
 from nmc_compiler.program.model import HostCodes, Population, Program, Record
+from nmc_compiler.program.network import Network
 from nmc_compiler.target import load_target
 
 V1 = map_program(sdt_v1(16, 16, 1, 2), load_target("loihi2"))[0]
@@ -30,6 +31,24 @@ def graded() -> Program:
 GRADED = graded()
 
 
+def general() -> Program:
+    """A mapped stream: an input, a ternary lif (1), a sigma-delta (2), a plain lif (3); delays and a shift right."""
+    net = Network("general")
+    net.input("in", 3, payload_bits=4)
+    net.lif("ternary", 4, vth=9, vth_low=-9, restart=(3, 1), start_v=5)
+    net.sigma_delta("delta", 4, vth=3, bias=2, state_exp=1)
+    net.lif("plain", 4, vth=1, du=17)
+    net.dense("drive", 0, 1, np.arange(12).reshape(4, 3), delay=np.arange(12).reshape(4, 3), graded=True)
+    net.dense("recur", 1, 1, np.eye(4, dtype=int) * 300)
+    net.dense("on", 1, 2, np.arange(16).reshape(4, 4), exponent=-3)
+    net.dense("back", 2, 3, np.eye(4, dtype=int), graded=True)
+    return map_program(net.program(), load_target("loihi2"))[0]
+
+
+NET = general()
+DRIVE = NET.sparses[0]
+
+
 def change(program: Program, kind: str, index: int, **values) -> Program:
     items = list(getattr(program, kind))
     items[index] = replace(items[index], **values)
@@ -46,6 +65,13 @@ def cell(name: str, row: int, column: int, value: int) -> Program:
     return tables(**{name: table})
 
 
+# 2^24 synapses of a projection, whose arrays take no memory: a file may name one array many times
+HUGE = {
+    "indptr": np.array([0, 2**24, 2**24, 2**24]),
+    "target": np.broadcast_to(np.int32(1), 2**24),
+    "weight": np.broadcast_to(np.int8(1), 2**24),
+    "extra": None,
+}
 POOL = next(i for i, t in enumerate(V1.transfers) if t.mode == "maxpool")
 STREAM = next(i for i, d in enumerate(V1.dendrites) if d.ring > 1)
 CONV = V1.convs[0]
@@ -57,9 +83,128 @@ KEYED = [i for i, c in enumerate(SSA.convs) if c.weight_key == SSA.convs[-1].wei
 
 CASES = {
     "name": (replace(V1, name="a\nb"), "name: 'a\\nb' is not a printable name"),
-    "timesteps": (replace(V1, timesteps=0), "timesteps: 0 is outside 1..1048576"),
+    "timesteps": (replace(V1, timesteps=0), "timesteps: 0, a stream, but the host encodes images"),
     "interval": (replace(V1, interval=3), "interval: 3 is outside 4.."),
     "no readout": (replace(V1, populations=V1.populations[:-1]), "none has the model 'readout'"),
+    "no populations": (replace(NET, populations=(), mapping=None), "populations: there are none"),
+    "interval of a stream": (replace(NET, interval=1), "interval: 1, expected 0: a stream (timesteps 0) has no second"),
+    "stream with a readout": (
+        change(NET, "populations", 3, model="readout", role="readout", vth=None, du=4095),
+        "populations/3/model: 'plain' is read after the last timestep, but a stream has none",
+    ),
+    "timesteps -1": (replace(NET, timesteps=-1), "timesteps: -1 is outside 0..1048576"),
+    "du range": (change(NET, "populations", 1, du=4096), "populations/1/du: 4096 is outside 0..4095"),
+    "du of another": (change(NET, "populations", 2, du=3), "populations/2/du: given, but model 'sigma_delta' has none"),
+    "vth_low": (
+        change(NET, "populations", 1, vth_low=np.array([-9, 9, -9, -9], np.int32)),
+        "populations/1/vth_low: 9 of channel 1 is not below its vth 9",
+    ),
+    "vth_low dtype": (
+        change(NET, "populations", 1, vth_low=np.full(4, -9, np.int64)),
+        "populations/1/vth_low: dtype int64, expected int32",
+    ),
+    "vth_low range": (
+        change(NET, "populations", 1, vth_low=np.full(4, -(2**17) - 1, np.int32)),
+        "populations/1/vth_low: values -131073..-131073 leave",
+    ),
+    "vth_low of another": (
+        change(NET, "populations", 2, vth_low=np.full(4, -9, np.int32)),
+        "populations/2/vth_low: given, but model 'sigma_delta' has none",
+    ),
+    "ternary payload": (
+        change(NET, "populations", 1, payload_bits=0),
+        "populations/1/payload_bits: 0, signed True: a ternary lif sends signed codes",
+    ),
+    "ternary unsigned": (change(NET, "populations", 1, signed=False), "signed False: a ternary lif sends signed codes"),
+    "signed lif": (change(NET, "populations", 3, signed=True), "populations/3/signed: true, but codes of model 'lif'"),
+    "restart": (change(NET, "populations", 1, restart=(0, 1)), "populations/1/restart: 0 is outside 1.."),
+    "restart offset": (change(NET, "populations", 1, restart=(1, -1)), "populations/1/restart: -1 is outside 0.."),
+    "start shape": (
+        change(NET, "populations", 1, start_u=np.zeros(4, np.int32)),
+        "populations/1/start_u: shape [4], expected [4, 1, 1]",
+    ),
+    "start range": (
+        change(NET, "populations", 1, start_v=np.full((4, 1, 1), 2**23, np.int32)),
+        "populations/1/start_v: values 8388608..8388608 leave -8388607..8388607",
+    ),
+    "delta vth": (
+        change(NET, "populations", 2, vth=np.full(4, -1, np.int32)),
+        "populations/2/vth: values -1..-1 leave 0..2147483647",
+    ),
+    "delta missing": (change(NET, "populations", 2, vth=None), "populations/2/vth: missing, but model 'sigma_delta'"),
+    "delta unsigned": (change(NET, "populations", 2, signed=False), "signed False: a sigma_delta sends signed codes"),
+    "delta payload": (change(NET, "populations", 2, payload_bits=1), "1, signed True: a sigma_delta sends signed"),
+    "delta shift": (change(NET, "populations", 2, out_shift=32), "populations/2/out_shift: 32 is outside 0..31"),
+    "relu of another": (
+        change(NET, "populations", 3, relu=True),
+        "populations/3/relu: given, but model 'lif' has none",
+    ),
+    "cumulative": (change(NET, "populations", 3, cumulative=True), "populations/3/cumulative: given, but model 'lif'"),
+    "out_shift": (change(NET, "populations", 3, out_shift=1), "populations/3/out_shift: given, but model 'lif'"),
+    "sparse src": (change(NET, "sparses", 0, src=9), "sparses/0/src: population 9, but there are 4"),
+    "sparse dst": (change(NET, "sparses", 0, dst=-1), "sparses/0/dst: dendrite -1, but there are"),
+    "sparse shift": (change(NET, "sparses", 0, shift=25), "sparses/0/shift: 25 is outside 0..24"),
+    "sparse lag": (change(NET, "sparses", 0, lag=-1), "sparses/0/lag: -1 is outside 0.."),
+    "sparse late": (change(NET, "sparses", 1, lag=0), "sparses/1: arrives at level 1, but 'ternary' is last read at 0"),
+    "indptr dtype": (
+        change(NET, "sparses", 0, indptr=DRIVE.indptr.astype(np.int32)),
+        "sparses/0/indptr: dtype int32, expected int64",
+    ),
+    "indptr shape": (change(NET, "sparses", 0, indptr=DRIVE.indptr[:-1]), "sparses/0/indptr: shape [3], expected [4]"),
+    "indptr falls": (
+        change(NET, "sparses", 0, indptr=np.array([0, 8, 4, 11])),
+        "sparses/0/indptr: does not rise from 0",
+    ),
+    "indptr from 1": (change(NET, "sparses", 0, indptr=np.array([1, 3, 7, 11])), "indptr: does not rise from 0"),
+    "indptr end": (
+        change(NET, "sparses", 0, indptr=np.array([0, 3, 7, 10])),
+        "sparses/0/target: shape [11], expected [10]",
+    ),
+    "indptr negative": (change(NET, "sparses", 0, indptr=np.array([0, 0, 0, -1])), "indptr: does not rise from 0"),
+    "target dtype": (
+        change(NET, "sparses", 0, target=DRIVE.target.astype(np.int64)),
+        "sparses/0/target: dtype int64, expected int32",
+    ),
+    "target range": (change(NET, "sparses", 0, target=DRIVE.target + np.int32(1)), "target: values 1..4 leave 0..3"),
+    "target below": (change(NET, "sparses", 0, target=DRIVE.target - np.int32(1)), "target: values -1..2 leave 0..3"),
+    "sparse weight dtype": (
+        change(NET, "sparses", 0, weight=DRIVE.weight.astype(np.int32)),
+        "sparses/0/weight: dtype int32, expected int8",
+    ),
+    "sparse weight": (
+        change(NET, "sparses", 0, weight=DRIVE.weight[:-1]),
+        "sparses/0/weight: shape [10], expected [11]",
+    ),
+    "extra dtype": (
+        change(NET, "sparses", 0, extra=DRIVE.extra.astype(np.int8)),
+        "sparses/0/extra: dtype int8, expected uint8",
+    ),
+    "extra shape": (change(NET, "sparses", 0, extra=DRIVE.extra[:-1]), "sparses/0/extra: shape [10], expected [11]"),
+    "extra range": (
+        change(NET, "sparses", 0, extra=DRIVE.extra + np.uint8(53)),
+        "sparses/0/extra: 64 is outside 0..63",
+    ),
+    "extra and delay": (
+        change(NET, "sparses", 0, extra=DRIVE.extra + np.uint8(52), delay=2, lag=2),
+        "sparses/0/extra: up to 63 timesteps after 2 ticks, 65 in all of 64",
+    ),
+    "extra ring": (
+        change(NET, "sparses", 0, extra=DRIVE.extra + np.uint8(1)),
+        "dendrites/0/ring: 12, but 'ternary' is written from level -12 and read until level 0: at 1 ticks per "
+        "timestep it needs 13",
+    ),
+    "synapses in all": (
+        replace(NET, sparses=(replace(DRIVE, **HUGE),) * 200, target={}, mapping=None),
+        "sparses: 3355443200 synapses in all, at most 2147483648 can be handled",
+    ),
+    "sparse row in tables": (
+        replace(NET, mapping=replace(NET.mapping, axons=NET.mapping.axons + np.eye(1, 11, 2, dtype=np.int32) * 9)),
+        "mapping/axons/0: no such projection",
+    ),
+    "role of a sparse": (
+        replace(NET, mapping=replace(NET.mapping, axons=NET.mapping.axons + np.eye(1, 11, 3, dtype=np.int32))),
+        "mapping/axons/0: no such role",
+    ),
     "two of a name": (change(V1, "populations", 1, name="p0"), "populations/1/name: 'p0' is also the name of"),
     "bad name": (change(V1, "populations", 1, name="../p"), "populations/1/name: '../p' is not a name"),
     "huge": (change(V1, "dendrites", 0, ring=2**20), "dendrites: 536"),
@@ -155,7 +300,10 @@ CASES = {
     "codes": (change(GRADED, "host_codes", 0, hi=256), "host_codes/0/lo: 0..256 does not lie in 0..255"),
     "codes scale": (change(GRADED, "host_codes", 0, scale=0.0), "host_codes/0/scale: 0.0 is not a finite scale"),
     "codes twice": (replace(GRADED, host_codes=GRADED.host_codes * 2), "2 entries for input 'image', expected 1"),
-    "codes missing": (replace(GRADED, host_codes=()), "0 entries for input 'image', expected 1"),
+    "codes missing": (
+        replace(GRADED, populations=(*GRADED.populations, Population("events", (1, 4, 4), 0, "input", "input", -1))),
+        "0 entries for input 'events', expected 1",
+    ),
     "codes of lif": (change(GRADED, "host_codes", 0, population=1), "'p1' must be an input"),
     "input shape": (replace(GRADED, input_shape=(1, 4, 5)), "populations/0/shape: (1, 4, 4), expected (1, 4, 5)"),
     "tiles dtype": (tables(tiles=V1.mapping.tiles.astype(np.int64)), "mapping/tiles: dtype int64, expected int32"),
@@ -171,7 +319,7 @@ CASES = {
         tables(pieces=np.concatenate([V1.mapping.pieces, V1.mapping.pieces[:1]])),
         "a tile has two pieces of one dendrite",
     ),
-    "axon kind": (cell("axons", 0, 1, 3), "mapping/axons/0: kind is not 0, 1 or 2"),
+    "axon kind": (cell("axons", 0, 1, 4), "mapping/axons/0: kind is not 0, 1, 2 or 3"),
     "axon projection": (cell("axons", 0, 2, 99), "mapping/axons/0: no such projection"),
     "axon role": (cell("axons", 0, 3, 1), "mapping/axons/0: no such role"),
     "axon source": (cell("axons", 0, 0, 99), "mapping/axons/0: no such source tile"),
@@ -200,7 +348,7 @@ def test_rule(case):
     assert "Program field" in str(error.value)
 
 
-@pytest.mark.parametrize("program", [V1, SSA, V3, GRADED], ids=lambda p: p.name)
+@pytest.mark.parametrize("program", [V1, SSA, V3, GRADED, NET], ids=lambda p: p.name)
 def test_the_programs_that_were_broken_are_valid(program):
     validate_program(program)
 

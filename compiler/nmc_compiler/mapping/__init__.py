@@ -1,6 +1,7 @@
 """Mapping: partition, place, route and check a Program on a target."""
 
 from nmc_compiler.mapping.check import check_mapping, find_problems
+from nmc_compiler.mapping.even import split_evenly
 from nmc_compiler.mapping.map import map_program
 from nmc_compiler.mapping.place import PlacementReport
 from nmc_compiler.mapping.report import MappingReport
@@ -13,4 +14,5 @@ __all__ = [
     "check_mapping",
     "find_problems",
     "map_program",
+    "split_evenly",
 ]

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nmc_compiler.errors import VerifyError
+from nmc_compiler.mapping.check_rows import replay_rows
 from nmc_compiler.mapping.resources import core_usage, limits
 from nmc_compiler.program.model import Conv, Dynamic, Map, Mapping, Program, Transfer
 from nmc_compiler.program.validate import validate_program
@@ -56,6 +57,11 @@ def find_problems(program: Program, target: Target) -> CheckResult:
     for stream in _streams(program):
         result.projections += 1
         _replay(program, program.mapping, stream, result)
+    for index in range(len(program.sparses)):
+        synapses, problems = replay_rows(program, program.mapping, index)
+        result.projections += 1
+        result.synapses += synapses
+        result.problems += problems
     result.problems += _delays(program, target)
     result.problems += _limits(program, program.mapping, target)
     return result
@@ -304,8 +310,10 @@ def _outside(useful: list[np.ndarray], brought: np.ndarray) -> np.ndarray:
 def _delays(program: Program, target: Target) -> Iterator[str]:
     """Every delay is at least one tick and within what the target's delay field adds to that."""
     top = target.core.delay_max.value + 1
-    statics: list[Conv | Map] = [*program.convs, *program.maps]
-    named = [(item.name, item.delay) for item in statics]
+    named = [(item.name, item.delay) for kind in (program.convs, program.maps) for item in kind]
+    for sparse in program.sparses:
+        later = 0 if sparse.extra is None else int(sparse.extra.max(initial=0))
+        named += [(sparse.name, sparse.delay), (sparse.name, sparse.delay + later * program.ticks_per_step)]
     for item in program.dynamics:
         named += [(f"{item.name} ({role})", getattr(item, f"delay_{role}")) for role in "qkv"]
     for name, delay in named:

@@ -9,6 +9,7 @@ share are counted for each.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,9 +27,12 @@ from nmc_compiler.mapping.resources import (
     extra_accumulators,
     limits,
     parameter_sets,
+    row_bits,
     sizes,
+    synapse_bits,
 )
-from nmc_compiler.program.model import Program
+from nmc_compiler.mapping.rows import in_degrees
+from nmc_compiler.program.model import Program, Sparse
 from nmc_compiler.target import Target
 
 Cut = tuple[np.ndarray, np.ndarray, np.ndarray]  # intervals of channels, rows, columns
@@ -63,6 +67,7 @@ class Netlist:
             self.into[reach.dst].append(reach)
             self.out_of[reach.src].append(reach)
         self.sets = parameter_sets(program)
+        self._row_needs: dict[tuple, np.ndarray] = {}  # cuts are weighed again and again
 
     def cluster_of(self, dendrite: int) -> int:
         return self.program.dendrites[dendrite].cluster
@@ -82,10 +87,35 @@ class Netlist:
         held = held_spans(self.program, cluster, axis, cuts[index][axis])
         return reach.sources(axis, held[reach.dst])
 
+    def row_needs(self, cluster: Cluster, cut: Cut) -> np.ndarray:
+        """Bits of the rows of synapses of every tile of a cut: int64 [channel, row, column chunks]."""
+        key = (cluster.index, *(chunks.tobytes() for chunks in cut))
+        if key not in self._row_needs:
+            self._row_needs[key] = _row_needs(self, cluster, cut)
+        return self._row_needs[key]
 
-def terms_of(net: Netlist, cluster: Cluster, cuts: Cuts) -> list[Term]:
-    """Every need of `cluster`, given how the clusters that it talks to are cut."""
-    found = [*_somas(net, cluster), *_memory(net, cluster)]
+    def has_rows(self, cluster: Cluster) -> bool:
+        """Whether synapses one by one lead into `cluster`."""
+        return any(isinstance(r.item, Sparse) for dendrite in cluster.dendrites for r in self.into[dendrite])
+
+
+def _row_needs(net: Netlist, cluster: Cluster, cut: Cut) -> np.ndarray:
+    counts = tuple(len(chunks) for chunks in cut)
+    total, at = np.zeros(counts, np.int64), np.indices(counts).reshape(3, -1)
+    spans = [held_spans(net.program, cluster, axis, cut[axis]) for axis in (0, 1, 2)]
+    for reach in (reach for dendrite in cluster.dendrites for reach in net.into[dendrite]):
+        if isinstance(reach.item, Sparse):
+            boxes = np.concatenate([spans[axis][reach.dst][at[axis]] for axis in (0, 1, 2)], axis=1)
+            total += row_bits(reach.item, reach.dst_shape, boxes, np.arange(len(boxes)), net.sizes).reshape(counts)
+    return total
+
+
+def terms_of(net: Netlist, cluster: Cluster, cuts: Cuts, rows: bool = True) -> list[Term]:
+    """Every need of `cluster`, given how the clusters that it talks to are cut.
+
+    ``rows`` False leaves out the memory of rows of synapses, for those who count it exactly.
+    """
+    found = [*_somas(net, cluster), *_memory(net, cluster), *(_rows(net, cluster) if rows else [])]
     for dendrite in cluster.dendrites:
         for reach in net.into[dendrite]:
             found.append(_axons_in(net, reach, cuts))
@@ -119,7 +149,8 @@ def _somas(net: Netlist, cluster: Cluster) -> list[Term]:
         def distinct(a: int, b: int) -> int:
             return len(np.unique(np.concatenate([sets[a:b] for sets in together])))
 
-        found.append(Term(groups, (_per_chunk(cluster.base, distinct), _one, _one)))
+        alike = distinct(0, cluster.shape[0]) == 1  # the usual case, known without looking at every chunk
+        found.append(Term(groups, (_one if alike else _per_chunk(cluster.base, distinct), _one, _one)))
     return found
 
 
@@ -128,7 +159,7 @@ def _memory(net: Netlist, cluster: Cluster) -> list[Term]:
     for dendrite in cluster.dendrites:
         for reach in net.into[dendrite]:
             key = block_key(reach, 0, 0)
-            if key not in seen:
+            if key not in seen and not isinstance(reach.item, Sparse):
                 found.append(Term(MEMORY, (_per_chunk(dendrite, _bits_of(reach, net.sizes)), _one, _one)))
             seen.add(key)
         shared = extra_accumulators(net.program, dendrite) * net.sizes.accumulator
@@ -140,6 +171,39 @@ def _memory(net: Netlist, cluster: Cluster) -> list[Term]:
                 channels = _per_chunk(dendrite, lambda a, b: -(-(b - a) // net.atoms))
                 found.append(Term(AXONS_IN, (channels, _length(dendrite), _length(dendrite))))
     return found
+
+
+def _rows(net: Netlist, cluster: Cluster) -> list[Term]:
+    """Rows of synapses: n synapses of b bits fill at most n*b bits and the padding of min(n, sources) rows.
+
+    Between single positions n is counted for each range of channels; elsewhere it is the largest fan-in times
+    the positions, and every synapse may have a row to itself.
+    """
+    found = []
+    for dendrite in cluster.dendrites:
+        for reach in net.into[dendrite]:
+            if not isinstance(reach.item, Sparse):
+                continue
+            bits = synapse_bits(reach.item, net.sizes)
+            waste = net.sizes.dense_pad - math.gcd(bits, net.sizes.dense_pad)
+            degrees = in_degrees(reach.item, reach.dst_shape)
+            if math.prod(reach.dst_shape[1:]) == 1:
+                before = np.concatenate([[0], np.cumsum(degrees)])
+                found.append(Term(MEMORY, (_row_bound(dendrite, before, bits, waste, reach), _one, _one)))
+            else:
+                most = int(degrees.max()) * (bits + waste)
+                found.append(Term(MEMORY, (_length(dendrite, most), _length(dendrite), _length(dendrite))))
+    return found
+
+
+def _row_bound(dendrite: int, before: np.ndarray, bits: int, waste: int, reach: Reach) -> Factor:
+    sources = math.prod(reach.src_shape)
+
+    def bound(held: Held) -> np.ndarray:
+        synapses = before[held[dendrite][:, 1]] - before[held[dendrite][:, 0]]
+        return synapses * bits + np.minimum(synapses, sources) * waste
+
+    return bound
 
 
 def _bits_of(reach: Reach, size: Sizes) -> Callable[[int, int], int]:
@@ -188,4 +252,12 @@ def tile_needs(net: Netlist, cluster: Cluster, cut: Cut, terms: list[Term]) -> n
     needs = np.zeros((len(RESOURCES), *(len(chunks) for chunks in cut)), np.int64)
     for number, term in enumerate(terms):
         needs[term.resource] += np.einsum("c,y,x->cyx", *(f[number] for f in factors))
+    return needs
+
+
+def exact_needs(net: Netlist, cluster: Cluster, cut: Cut, cuts: Cuts) -> np.ndarray:
+    """Like `tile_needs`, with the rows of synapses counted one by one."""
+    needs = tile_needs(net, cluster, cut, terms_of(net, cluster, cuts, rows=False))
+    if net.has_rows(cluster):
+        needs[MEMORY] += net.row_needs(cluster, cut)
     return needs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def split_evenly(size: int, count: int) -> np.ndarray:
+def even_chunks(size: int, count: int) -> np.ndarray:
     """`count` intervals that cover 0..size, longest first, lengths differing by one at most."""
     length, longer = divmod(size, count)
     lengths = np.full(count, length, np.int64)

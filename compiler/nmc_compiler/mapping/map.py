@@ -20,7 +20,8 @@ from nmc_compiler.mapping.route import route
 from nmc_compiler.mapping.tables import axon_table, piece_table, tile_table
 from nmc_compiler.mapping.traffic import Rates, rate_maps, traffic_matrix
 from nmc_compiler.program.facts import target_facts
-from nmc_compiler.program.model import Conv, Map, Mapping, Population, Program
+from nmc_compiler.program.model import Mapping, Population, Program
+from nmc_compiler.program.timing import largest_extra
 from nmc_compiler.program.validate import validate_program
 from nmc_compiler.target import Target
 
@@ -153,8 +154,8 @@ def largest_code(population: Population) -> int:
 
 def _require_delays(program: Program, target: Target) -> None:
     """CapacityError for the longest delay where the target's delay field cannot hold it."""
-    items: list[Conv | Map] = [*program.convs, *program.maps]
-    delays = [(item.delay, item.name) for item in items]
+    delays = [(item.delay, item.name) for kind in (program.convs, program.maps) for item in kind]
+    delays += [(item.delay + largest_extra(item) * program.ticks_per_step, item.name) for item in program.sparses]
     for item in program.dynamics:
         delays += [(getattr(item, f"delay_{role}"), f"{item.name} ({role})") for role in "qkv"]
     longest, name = max(delays, default=(1, ""))

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nmc_compiler.mapping.cluster import Cluster
-from nmc_compiler.mapping.demand import MEMORY, Cut, Cuts, Netlist, terms_of, tile_needs
+from nmc_compiler.mapping.demand import MEMORY, Cut, Cuts, Netlist, exact_needs
 from nmc_compiler.mapping.resources import RESOURCES, block_bits, block_key
+from nmc_compiler.program.model import Sparse
 
 GROUPS = RESOURCES.index("neuron_groups")
 
@@ -43,7 +44,7 @@ def tiles_of(net: Netlist, clusters: Sequence[Cluster], cuts: Cuts) -> list[Tile
 
 
 def _cluster_tiles(net: Netlist, cluster: Cluster, cut: Cut, cuts: Cuts) -> list[Tile]:
-    needs = tile_needs(net, cluster, cut, terms_of(net, cluster, cuts))
+    needs = exact_needs(net, cluster, cut, cuts)
     found = []
     for i, (c0, c1) in enumerate(cut[0].tolist()):
         blocks, groups = _blocks(net, cluster, c0, c1), _groups(net, cluster, c0, c1)
@@ -57,7 +58,7 @@ def _cluster_tiles(net: Netlist, cluster: Cluster, cut: Cut, cuts: Cuts) -> list
 
 
 def _blocks(net: Netlist, cluster: Cluster, c0: int, c1: int) -> dict[tuple, int]:
-    reaches = [reach for dendrite in cluster.dendrites for reach in net.into[dendrite]]
+    reaches = [r for dendrite in cluster.dendrites for r in net.into[dendrite] if not isinstance(r.item, Sparse)]
     return {block_key(reach, c0, c1): block_bits(reach, c0, c1, net.sizes) for reach in reaches}
 
 

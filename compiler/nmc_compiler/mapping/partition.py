@@ -15,12 +15,12 @@ from nmc_compiler.mapping.demand import (
     Cuts,
     Netlist,
     Term,
+    exact_needs,
     factors_along,
     may_cut,
     terms_of,
-    tile_needs,
 )
-from nmc_compiler.mapping.intervals import split_by, split_evenly
+from nmc_compiler.mapping.intervals import even_chunks, split_by
 from nmc_compiler.mapping.resources import RESOURCES
 from nmc_compiler.program.model import Dynamic
 
@@ -34,30 +34,59 @@ def partition(net: Netlist, clusters: Sequence[Cluster], target_name: str) -> Cu
     for number in range(ROUNDS):
         before = dict(cuts)
         for cluster in sorted(clusters, key=lambda c: (c.level, c.index)):
-            terms = terms_of(net, cluster, cuts)
-            if number < FREE_ROUNDS or not _fits(net, cluster, cuts[cluster.index], terms):
-                cuts[cluster.index] = _best_cut(net, cluster, terms, target_name)
+            if number < FREE_ROUNDS or not _fits(net, cluster, cuts[cluster.index], cuts):
+                choose = _best_rows if net.has_rows(cluster) else _best_cut
+                cuts[cluster.index] = choose(net, cluster, cuts, target_name)
         if number and all(_same(before[i], cuts[i]) for i in cuts):
             break
     for cluster in clusters:
-        terms = terms_of(net, cluster, cuts)
-        if not _fits(net, cluster, cuts[cluster.index], terms):
-            largest = tile_needs(net, cluster, cuts[cluster.index], terms).max(axis=(1, 2, 3), keepdims=True)
-            raise _too_large(net, cluster, largest, target_name)
+        if not _fits(net, cluster, cuts[cluster.index], cuts):
+            raise _too_large(net, cluster, _largest(net, cluster, cuts[cluster.index], cuts), target_name)
     return cuts
 
 
-def _fits(net: Netlist, cluster: Cluster, cut: Cut, terms: list[Term]) -> bool:
-    needs = tile_needs(net, cluster, cut, terms).max(axis=(1, 2, 3))
-    return bool((needs <= net.limits).all())
+def _fits(net: Netlist, cluster: Cluster, cut: Cut, cuts: Cuts) -> bool:
+    return bool((_largest(net, cluster, cut, cuts).ravel() <= net.limits).all())
+
+
+def _best_rows(net: Netlist, cluster: Cluster, cuts: Cuts, target_name: str) -> Cut:
+    """The best cut by the bound on rows of synapses, or single channels; then the fewest chunks by exact count."""
+    try:
+        cut = _best_cut(net, cluster, cuts, target_name)
+    except CapacityError:
+        channels = even_chunks(cluster.shape[0], cluster.shape[0])
+        rows, columns = (_choices(net, cluster, axis) for axis in (1, 2))
+        finest = ((channels, rows[0], columns[0]), (channels, rows[-1], columns[-1]))
+        cut = next((c for c in finest if _fits(net, cluster, c, cuts)), finest[-1])
+        if not _fits(net, cluster, cut, cuts):
+            raise _too_large(net, cluster, _largest(net, cluster, cut, cuts), target_name) from None
+    return _fewer(net, cluster, cut, cuts)
+
+
+def _largest(net: Netlist, cluster: Cluster, cut: Cut, cuts: Cuts) -> np.ndarray:
+    """What the largest tile of a cut needs of each resource: int64 [resources, 1, 1, 1]."""
+    return exact_needs(net, cluster, cut, cuts).max(axis=(1, 2, 3), keepdims=True)
+
+
+def _fewer(net: Netlist, cluster: Cluster, cut: Cut, cuts: Cuts) -> Cut:
+    """Fewer chunks of channels where they fit by exact count: the bound that chose `cut` pads every row."""
+    size, low, high = cluster.shape[0], 1, len(cut[0])
+    while low < high:
+        middle = (low + high) // 2
+        if _fits(net, cluster, (even_chunks(size, middle), cut[1], cut[2]), cuts):
+            high = middle
+        else:
+            low = middle + 1
+    return cut if high == len(cut[0]) else (even_chunks(size, high), cut[1], cut[2])
 
 
 def _same(one: Cut, other: Cut) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def _best_cut(net: Netlist, cluster: Cluster, terms: list[Term], target_name: str) -> Cut:
+def _best_cut(net: Netlist, cluster: Cluster, cuts: Cuts, target_name: str) -> Cut:
     """The cut with the fewest tiles, then the fewest axons into them, then the squarest, of those that fit."""
+    terms = terms_of(net, cluster, cuts)
     choices = [_choices(net, cluster, axis) for axis in (0, 1, 2)]
     largest, total = [], []
     for axis in (0, 1, 2):
@@ -89,11 +118,11 @@ def _combine(factors: list[np.ndarray], terms: list[Term]) -> np.ndarray:
 def _choices(net: Netlist, cluster: Cluster, axis: int) -> list[np.ndarray]:
     """Ways to cut one axis: even chunks; for channels also whole heads, memory rows and axons."""
     size = cluster.shape[axis]
-    whole = split_evenly(size, 1)
+    whole = even_chunks(size, 1)
     if axis > 0 and cluster.whole_maps:
         return [whole]
     counts = sorted({-(-size // chunk) for chunk in range(1, size + 1)})
-    options = [split_evenly(size, count) for count in counts]
+    options = [even_chunks(size, count) for count in counts]
     if axis == 0:
         for unit in _units(net, cluster):
             options += [split_by(size, chunk) for chunk in _multiples(size, unit)]

@@ -12,20 +12,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from nmc_compiler.mapping.intervals import constant, sources_of_outputs
-from nmc_compiler.program.model import Conv, Dynamic, Map, Program, Shape
+from nmc_compiler.program.model import Conv, Dynamic, Map, Program, Shape, Sparse
 from nmc_compiler.program.validate_mapping import ROLES
 
-CONV, MAP, DYNAMIC = 0, 1, 2
+CONV, MAP, DYNAMIC, SPARSE = 0, 1, 2, 3
 
 
 @dataclass(frozen=True)
 class Reach:
-    """One stream of events into one dendrite: a Conv, a Map, or one role of a Dynamic."""
+    """One stream of events into one dendrite: a Conv, a Map, a Sparse, or one role of a Dynamic.
+
+    Any soma of the source may have a synapse in any part of a Sparse's target: intervals say only that.
+    """
 
     kind: int
-    index: int  # into convs, maps or dynamics
+    index: int  # into convs, maps, dynamics or sparses
     role: int  # 0 q, 1 k, 2 v of a Dynamic, else 0
-    item: Conv | Map | Dynamic
+    item: Conv | Map | Dynamic | Sparse
     src: int  # population
     dst: int  # dendrite
     src_shape: Shape
@@ -80,6 +83,8 @@ class Reach:
         if isinstance(self.item, Dynamic) and self.role < 2:
             heads = self.item.heads
             return _blocks(spans, self.dst_shape[0] // heads, self.src_shape[0] // heads)
+        if isinstance(self.item, Sparse):
+            return constant(spans, 0, self.src_shape[0])
         return spans
 
 
@@ -89,15 +94,15 @@ def _blocks(spans: np.ndarray, target: int, source: int) -> np.ndarray:
 
 
 def find_reaches(program: Program) -> list[Reach]:
-    """Every reach of the netlist, in the order of convs, maps, dynamics (q, k, v)."""
+    """Every reach of the netlist, in the order of convs, maps, dynamics (q, k, v), sparses."""
     found = [_reach(program, CONV, i, 0, item, item.src) for i, item in enumerate(program.convs)]
     found += [_reach(program, MAP, i, 0, item, item.src) for i, item in enumerate(program.maps)]
     for index, item in enumerate(program.dynamics):
         found += [_reach(program, DYNAMIC, index, r, item, getattr(item, name)) for r, name in enumerate(ROLES)]
-    return found
+    return found + [_reach(program, SPARSE, i, 0, item, item.src) for i, item in enumerate(program.sparses)]
 
 
-def _reach(program: Program, kind: int, index: int, role: int, item: Conv | Map | Dynamic, src: int) -> Reach:
+def _reach(program: Program, kind: int, index: int, role: int, item: Conv | Map | Dynamic | Sparse, src: int) -> Reach:
     shapes = program.populations[src].shape, program.dendrites[item.dst].shape
     depth = program.populations[item.q].shape[0] // item.heads if isinstance(item, Dynamic) else 0
     return Reach(kind, index, role, item, src, item.dst, *shapes, depth)

@@ -1,27 +1,34 @@
 """What a core has and what a mapping takes of it: the one definition of every resource.
 
 neurons        somas, one per population and position
-neuron_groups  distinct parameter sets (model, dv, vth or thresholds), whichever populations use them
-synapse_words  weight blocks, constant weights, dynamic tables and shared accumulators, in words;
-               projections with one weight_key share a block where they serve the same channels
+neuron_groups  distinct parameter sets (model, decays, thresholds, restart), whichever populations use them
+synapse_words  weight blocks, rows of synapses, constant weights, dynamic tables and shared accumulators, in
+               words; projections with one weight_key share a block where they serve the same channels
 axons_in       per projection, source tile and source position: ceil(channels / atoms)
 axons_out      per population, source position and destination core: ceil(channels / atoms)
 
 A current from the host arrives like a spike of its own position: it takes axons_in, and one
 word per channel. The accumulator of a dendrite that one soma reads in the tick of arrival is part of
-that soma; those of residual streams (rings, several readers) and before pools and sums are memory.
+that soma; those of residual streams and delayed synapses (rings), of several readers, and before pools and
+sums are memory.
+
+A Sparse has one row per source soma and core, padded like the row of a dense layer. Assumed, since no chip's
+format is published: a synapse with an extra delay holds it in as many bits as the target's longest delay
+takes; a weight wider than the target's takes two synapses (low and high part).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from nmc_compiler.mapping.boxes import axon_entries, grouped
 from nmc_compiler.mapping.reach import Reach, find_reaches, is_dense
-from nmc_compiler.program.model import Conv, Dynamic, Mapping, Program
+from nmc_compiler.mapping.rows import counts, painted
+from nmc_compiler.program.model import Conv, Dynamic, Mapping, Program, Shape, Sparse
 from nmc_compiler.program.validate_mapping import axon_ends
 from nmc_compiler.target import Target
 
@@ -35,7 +42,7 @@ def limits(target: Target) -> dict[str, int]:
     return {name: getattr(target.core, name).value for name in RESOURCES}
 
 
-def up(amount: int, unit: int) -> int:
+def up(amount: Any, unit: int) -> Any:
     """`amount` rounded up to whole units."""
     return -(-amount // unit) * unit
 
@@ -55,6 +62,7 @@ class Sizes:
     table_entry: int
     banks: int
     accumulator: int
+    delay: int
 
 
 def sizes(target: Target) -> Sizes:
@@ -69,14 +77,18 @@ def sizes(target: Target) -> Sizes:
         table_entry=packing.table_entry_bits.value,
         banks=packing.table_banks.value,
         accumulator=packing.accumulator_bits.value,
+        delay=target.core.delay_max.value.bit_length(),
     )
 
 
 def block_bits(reach: Reach, c0: int, c1: int, size: Sizes) -> int:
     """Synapse memory in bits that `reach` needs on a core for its target channels c0..c1.
 
-    A dynamic table belongs to the role of v alone, so that it counts once.
+    A dynamic table belongs to the role of v alone, so that it counts once. Rows of a Sparse are no block: they
+    depend on the synapses that are there (`row_bits`).
     """
+    if isinstance(reach.item, Sparse):
+        return 0
     if isinstance(reach.item, Conv):
         return _conv_bits(reach, reach.item, c0, c1, size)
     if isinstance(reach.item, Dynamic):
@@ -109,14 +121,35 @@ def _table_bits(reach: Reach, item: Dynamic, c0: int, c1: int, size: Sizes) -> i
     return up(entries * size.table_entry * size.banks, size.word)
 
 
+def synapse_bits(item: Sparse, size: Sizes) -> int:
+    """Bits of one synapse of `item` in its row."""
+    low, high = (int(item.weight.min()), int(item.weight.max())) if len(item.weight) else (0, 0)
+    one_sign = low >= 0 or high <= 0
+    width = max(abs(low), abs(high)).bit_length() if one_sign else max(-low - 1, high).bit_length() + 1
+    parts = 1 if width <= size.weight else 2
+    return parts * (size.dense_synapse + (0 if item.extra is None else size.delay))
+
+
+def row_bits(item: Sparse, shape: Shape, boxes: np.ndarray, parts: np.ndarray, size: Sizes) -> np.ndarray:
+    """Synapse memory of the rows of `item` for each part of its dendrite of `shape`, int64 [max(parts) + 1].
+
+    ``boxes`` [n, 6] of accumulators and the part that each belongs to: a tile, or a core.
+    """
+    bits, number = synapse_bits(item, size), int(parts.max()) + 1
+    total = np.zeros(number, np.int64)
+    for _, found in counts(item, painted(shape, boxes, parts), number):
+        total += up(found * bits, size.dense_pad).sum(axis=0)
+    return total
+
+
 # --- what a whole mapping takes ---------------------------------------------------------------------------
 
 
 def parameter_sets(program: Program) -> list[np.ndarray]:
     """Number of the parameter set of every channel of every population, int64 [C] each.
 
-    Equal numbers are equal (model, dv, vth or thresholds), across populations: somas of one set can share a
-    profile of the core, as the compartment configurations of Loihi are shared.
+    Equal numbers are equal parameters, across populations: somas of one set can share a profile of the core, as
+    the compartment configurations of Loihi are shared. Bias and starting state are each soma's own.
     """
     numbers: dict[tuple, int] = {}
     found = []
@@ -124,8 +157,12 @@ def parameter_sets(program: Program) -> list[np.ndarray]:
         values = population.vth if population.vth is not None else population.thresholds
         if values is None:
             values = np.zeros((1, 0), np.int64)
+        p = population
+        shared = (p.model, p.du, p.dv, p.restart, p.relu, p.cumulative, p.out_shift)
+        if p.vth_low is not None:
+            values = np.stack([values, p.vth_low], axis=1)
         rows = [tuple(row) for row in values.reshape(len(values), -1).tolist()]
-        sets = [numbers.setdefault((population.model, population.dv, row), len(numbers)) for row in rows]
+        sets = [numbers.setdefault((shared, row), len(numbers)) for row in rows]
         found.append(np.broadcast_to(np.array(sets, np.int64), population.shape[:1]))
     return found
 
@@ -167,7 +204,8 @@ def _memory_bits(program: Program, mapping: Mapping, piece_core: np.ndarray, siz
     blocks: dict[tuple, int] = {}
     by_dendrite: dict[int, list[Reach]] = defaultdict(list)
     for reach in find_reaches(program):
-        by_dendrite[reach.dst].append(reach)
+        if not isinstance(reach.item, Sparse):
+            by_dendrite[reach.dst].append(reach)
     for piece, core in zip(mapping.pieces, piece_core, strict=True):
         dendrite, c0, c1 = int(piece[1]), int(piece[2]), int(piece[3])
         for reach in by_dendrite[dendrite]:
@@ -177,6 +215,12 @@ def _memory_bits(program: Program, mapping: Mapping, piece_core: np.ndarray, siz
         bits[core] += (c1 - c0) * size.word * sum(h.dst == dendrite for h in program.host_currents)
     for key, amount in blocks.items():
         bits[key[0]] += amount
+    for item in program.sparses:
+        held = np.flatnonzero(mapping.pieces[:, 1] == item.dst)
+        if len(held):
+            shape = program.dendrites[item.dst].shape
+            found = row_bits(item, shape, mapping.pieces[held, 2:], piece_core[held], size)
+            bits[: len(found)] += found
     return bits
 
 

@@ -12,7 +12,9 @@ import numpy as np
 
 from nmc_compiler.errors import UsageError
 from nmc_compiler.mapping.boxes import grouped, outermost, union
-from nmc_compiler.program.model import Mapping, Program
+from nmc_compiler.mapping.reach import SPARSE
+from nmc_compiler.mapping.rows import blocks, counts_between, painted
+from nmc_compiler.program.model import Mapping, Program, Shape
 from nmc_compiler.program.validate_mapping import axon_ends
 
 UNIFORM_RATE = 0.15  # events per neuron and timestep where nothing was measured: only ratios matter
@@ -64,11 +66,55 @@ def traffic_matrix(program: Program, mapping: Mapping, rates: Rates | None = Non
     core = mapping.tiles[:, 1].astype(np.int64)
     sources = axon_ends(program, axons)[0]
     into = core[axons[:, 4]]
+    scattered = np.unique(sources[axons[:, 1] == SPARSE])
+    for population in scattered.tolist():
+        mine = axons[sources == population]
+        _add_scattered(program, mapping, population, maps[population], mine, matrix)
+    boxed = ~np.isin(sources, scattered)
+    axons, sources, into = axons[boxed], sources[boxed], into[boxed]
     for rows in grouped(np.column_stack([axons[:, 0], sources, into])):
         first = rows[0]
         events = _events(maps[sources[first]], axons[rows, 5:])
         matrix[core[axons[first, 0]], into[first]] += events
     return matrix
+
+
+def _add_scattered(
+    program: Program, mapping: Mapping, index: int, rates: np.ndarray, axons: np.ndarray, matrix: np.ndarray
+) -> None:
+    """Add the events of a population with synapses one by one: each goes where its soma has any work."""
+    shape, dendrite = program.populations[index].shape, program.populations[index].dendrite
+    core, cores = mapping.tiles[:, 1].astype(np.int64), len(matrix)
+    home = _cores_of(mapping, dendrite, shape)[0]
+    by_boxes = _reached(axons[axons[:, 1] != SPARSE], core, shape)
+    items = [program.sparses[i] for i in np.unique(axons[axons[:, 1] == SPARSE, 2]).tolist()]
+    held = [_cores_of(mapping, item.dst, program.dendrites[item.dst].shape) for item in items]
+    together = np.sum([item.indptr for item in items], axis=0)
+    for start, stop in blocks(together, cores):
+        reached = np.zeros((stop - start, cores), bool)
+        for item, part_of in zip(items, held, strict=True):
+            reached |= counts_between(item, part_of, cores, start, stop) > 0
+        for into, mask in by_boxes.items():
+            reached[:, into] |= mask[start:stop]
+        rate = rates.reshape(-1)[start:stop, None]
+        for source in np.unique(home[start:stop]).tolist():
+            mine = home[start:stop] == source
+            matrix[source] += (rate[mine] * reached[mine]).sum(axis=0)
+
+
+def _cores_of(mapping: Mapping, dendrite: int, shape: Shape) -> list[np.ndarray]:
+    """Core of each accumulator of a dendrite, as `painted` gives it."""
+    pieces = mapping.pieces[mapping.pieces[:, 1] == dendrite]
+    return painted(shape, pieces[:, 2:], mapping.tiles[pieces[:, 0], 1])
+
+
+def _reached(axons: np.ndarray, core: np.ndarray, shape: Shape) -> dict[int, np.ndarray]:
+    """By core, the somas (flat bool) in the boxes of axon rows that lead there."""
+    found: dict[int, np.ndarray] = {}
+    for row in axons:
+        mask = found.setdefault(int(core[row[4]]), np.zeros(shape, bool))
+        mask[row[5] : row[6], row[7] : row[8], row[9] : row[10]] = True
+    return {into: mask.reshape(-1) for into, mask in found.items()}
 
 
 def _events(rates: np.ndarray, boxes: np.ndarray) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from nmc_compiler.program.model import Dynamic, Program
+from nmc_compiler.program.model import Dynamic, Program, Sparse
 from nmc_compiler.program.rules import check_range, check_same, fail
 
 Arrivals = dict[int, list[tuple[int, str]]]  # dendrite -> (level, path of what writes)
@@ -13,7 +13,7 @@ Arrivals = dict[int, list[tuple[int, str]]]  # dendrite -> (level, path of what 
 def arrivals(program: Program) -> Arrivals:
     """Level at which each projection, transfer and host current adds to each dendrite."""
     found: Arrivals = defaultdict(list)
-    for kind in ("convs", "maps"):
+    for kind in ("convs", "maps", "sparses"):
         for index, item in enumerate(getattr(program, kind)):
             level = program.arrival(item.src, item.delay, item.lag)
             found[item.dst].append((level, f"{kind}/{index}"))
@@ -31,6 +31,24 @@ def dynamic_level(program: Program, item: Dynamic) -> int:
     return program.arrival(getattr(item, role), getattr(item, f"delay_{role}"))
 
 
+def first_writes(program: Program) -> dict[int, int]:
+    """Level of the first addition to each dendrite, counted in the timestep that it is for.
+
+    Synapses with extra delays add for later timesteps: ``extra`` of them are ``extra * P`` levels ahead.
+    """
+    first = {dendrite: min(level for level, _ in found) for dendrite, found in arrivals(program).items()}
+    for item in program.sparses:
+        ahead = largest_extra(item) * program.ticks_per_step
+        level = program.arrival(item.src, item.delay, item.lag) - ahead
+        first[item.dst] = min(first[item.dst], level)
+    return first
+
+
+def largest_extra(item: Sparse) -> int:
+    """Longest extra delay of its synapses, in timesteps."""
+    return 0 if item.extra is None or not item.extra.size else int(item.extra.max())
+
+
 def last_reads(program: Program) -> dict[int, int]:
     """Level at which each dendrite is read last, by a soma or a transfer."""
     last: dict[int, int] = {}
@@ -44,9 +62,12 @@ def ring_needed(first_write: int, last_read: int, ticks_per_step: int, timesteps
     """Timesteps alive at once in a dendrite written from level ``first_write`` and read until ``last_read``.
 
     A timestep t lives from tick ``t*P + first_write`` to ``t*P + last_read``, inclusive. Where the next sample
-    starts only after the last timestep is read (``interval``), no more than T are ever alive.
+    starts only after the last timestep is read (``interval``), no more than T are ever alive. A stream
+    (``timesteps`` 0) has no last one.
     """
     steps = (last_read - first_write) // ticks_per_step + 1
+    if timesteps == 0:
+        return steps
     drained = interval > (timesteps - 1) * ticks_per_step + last_read - first_write
     return min(steps, timesteps) if drained else steps
 
@@ -55,7 +76,7 @@ def check_timing(program: Program) -> None:
     """Raise VerifyError where an event comes too late, a ring is too short or a table is written off time."""
     for index, dynamic in enumerate(program.dynamics):
         _check_dynamic(program, dynamic, f"dynamics/{index}")
-    written, last = arrivals(program), last_reads(program)
+    written, last, earliest = arrivals(program), last_reads(program), first_writes(program)
     for index, dendrite in enumerate(program.dendrites):
         path = f"dendrites/{index}"
         if index not in last:
@@ -64,7 +85,7 @@ def check_timing(program: Program) -> None:
             if level > last[index]:
                 fail(writer, f"arrives at level {level}, but {dendrite.name!r} is last read at {last[index]}")
         if index in written:
-            first = min(level for level, _ in written[index])
+            first = earliest[index]
             need = ring_needed(first, last[index], program.ticks_per_step, program.timesteps, program.interval)
             if dendrite.ring < need:
                 fail(

@@ -7,6 +7,7 @@ Whether the mapping delivers every synapse is the business of `nmc_compiler.mapp
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -58,13 +59,33 @@ def validate_program(program: Program) -> None:
 def _check_head(program: Program) -> None:
     if not 1 <= len(program.name) <= 200 or not program.name.isprintable():
         fail("name", f"{ascii(program.name)[:60]} is not a printable name of 1 to 200 characters")
-    check_range("timesteps", program.timesteps, 1, NUMBER_LIMIT)
+    check_range("timesteps", program.timesteps, 0, NUMBER_LIMIT)
     check_range("ticks_per_step", program.ticks_per_step, 1, NUMBER_LIMIT)
     check_shape("input_shape", program.input_shape)
-    if not any(p.model == "readout" for p in program.populations):
-        fail("populations", "none has the model 'readout', so the network has no result")
+    if not program.populations:
+        fail("populations", "there are none, so the network computes nothing")
+    if program.timesteps == 0:
+        _check_stream(program)
+        return
+    if takes_images(program) and not any(p.model == "readout" for p in program.populations):
+        fail("populations", "none has the model 'readout', so the network has no result for an image")
     shortest = program.timesteps * program.ticks_per_step
     check_range("interval", program.interval, shortest, MAX_STEPS)
+
+
+def takes_images(program: Program) -> bool:
+    """Whether the host makes events or currents of images; otherwise events are the input, if there is any."""
+    return bool(program.host_currents or program.host_codes)
+
+
+def _check_stream(program: Program) -> None:
+    """One window without end: nothing may wait for its last timestep, and no image lasts that long."""
+    if takes_images(program):
+        fail("timesteps", "0, a stream, but the host encodes images; give the timesteps of one image")
+    check_same("interval", program.interval, 0, "a stream (timesteps 0) has no second window")
+    for index, p in enumerate(program.populations):
+        if p.model == "readout":
+            fail(f"populations/{index}/model", f"{p.name!r} is read after the last timestep, but a stream has none")
 
 
 def _check_names(program: Program) -> None:
@@ -104,28 +125,46 @@ def _check_population(program: Program, p: Population, path: str) -> None:
 def _check_reading(program: Program, p: Population, path: str) -> None:
     if p.model == "input":
         check_same(f"{path}/dendrite", p.dendrite, -1, "an input population reads no dendrite")
-        check_same(f"{path}/shape", p.shape, program.input_shape, "the shape of the input")
         return
     check_index(f"{path}/dendrite", p.dendrite, len(program.dendrites), "dendrite")
     dendrite = program.dendrites[p.dendrite]
     check_same(f"{path}/shape", p.shape, dendrite.shape, f"the shape of the dendrite read, {dendrite.name!r}")
 
 
-_OWNERS = {"vth": ("lif",), "thresholds": ("levels",), "bias": ("lif", "levels", "readout")}
+_OWNERS = {
+    "vth": ("lif", "sigma_delta"),
+    "thresholds": ("levels",),
+    "bias": ("lif", "levels", "readout", "sigma_delta"),
+    "du": ("lif",),
+    "vth_low": ("lif",),
+    "restart": ("lif",),
+    "start_u": ("lif",),
+    "start_v": ("lif",),
+    "relu": ("sigma_delta",),
+    "cumulative": ("sigma_delta",),
+    "out_shift": ("sigma_delta",),
+}
+_NEEDED = ("vth", "thresholds")
+_DEFAULTS = {f.name: f.default for f in dataclasses.fields(Population)}
 
 
 def _check_parameters(p: Population, path: str) -> None:
     for name, owners in _OWNERS.items():
-        if getattr(p, name) is not None and p.model not in owners:
+        value = getattr(p, name)
+        given = value is not None if _DEFAULTS[name] is None else value != _DEFAULTS[name]
+        if given and p.model not in owners:
             fail(f"{path}/{name}", f"given, but model {p.model!r} has none")
-        if getattr(p, name) is None and p.model in owners and name != "bias":
+        if value is None and p.model in owners and name in _NEEDED:
             fail(f"{path}/{name}", f"missing, but model {p.model!r} needs it")
+    integer = p.model == "sigma_delta"  # its state has 32 bits, unscaled
     if p.bias is not None:
         check_array(f"{path}/bias", p.bias, np.int32, (p.shape[0],))
-        check_values(f"{path}/bias", p.bias, -STATE + 1, STATE - 1)
+        check_values(f"{path}/bias", p.bias, *((-(2**31), 2**31 - 1) if integer else (-STATE + 1, STATE - 1)))
     if p.vth is not None:
         check_array(f"{path}/vth", p.vth, np.int32, (p.shape[0],))
-        check_values(f"{path}/vth", p.vth, -VTH, VTH - 1)
+        check_values(f"{path}/vth", p.vth, *((0, 2**31 - 1) if integer else (-VTH, VTH - 1)))
+    check_range(f"{path}/out_shift", p.out_shift, 0, 31)
+    _check_lif(p, path)
     if p.thresholds is not None:
         rows = 1 if p.thresholds.shape[:1] == (1,) else p.shape[0]
         check_array(f"{path}/thresholds", p.thresholds, np.int32, (rows, None))
@@ -133,13 +172,34 @@ def _check_parameters(p: Population, path: str) -> None:
             fail(f"{path}/thresholds", "a row is not ascending")
 
 
+def _check_lif(p: Population, path: str) -> None:
+    check_range(f"{path}/du", p.du, 0, 4095)
+    if p.restart is not None:
+        check_range(f"{path}/restart", p.restart[0], 1, NUMBER_LIMIT)
+        check_range(f"{path}/restart", p.restart[1], 0, NUMBER_LIMIT)
+    for name, top in (("start_u", STATE), ("start_v", STATE - 1)):
+        start = getattr(p, name)
+        if start is not None:
+            check_array(f"{path}/{name}", start, np.int32, p.shape)
+            check_values(f"{path}/{name}", start, -STATE + 1, top)
+    if p.vth_low is not None and p.vth is not None:
+        check_array(f"{path}/vth_low", p.vth_low, np.int32, (p.shape[0],))
+        check_values(f"{path}/vth_low", p.vth_low, -VTH, VTH - 1)
+        if (p.vth_low >= p.vth).any():
+            c = int(np.argmax(p.vth_low >= p.vth))
+            fail(f"{path}/vth_low", f"{p.vth_low[c]} of channel {c} is not below its vth {p.vth[c]}")
+
+
 def _check_payload(p: Population, path: str) -> None:
     check_range(f"{path}/payload_bits", p.payload_bits, 0, 24)
-    if p.signed and p.model not in ("relay", "input"):
+    ternary = p.vth_low is not None
+    sends_signed = p.model in ("relay", "sigma_delta") or ternary
+    if p.signed and not sends_signed and p.model != "input":
         fail(f"{path}/signed", f"true, but codes of model {p.model!r} are not negative")
-    if p.model == "relay" and (not p.signed or p.payload_bits < 2):
-        fail(f"{path}/payload_bits", f"{p.payload_bits}, signed {p.signed}: a relay sends signed codes")
-    if p.model in ("lif", "readout"):
+    if sends_signed and (not p.signed or p.payload_bits < (1 if ternary else 2)):
+        what = "a ternary lif" if ternary else f"a {p.model}"
+        fail(f"{path}/payload_bits", f"{p.payload_bits}, signed {p.signed}: {what} sends signed codes")
+    if p.model == "readout" or (p.model == "lif" and not ternary):
         check_same(f"{path}/payload_bits", p.payload_bits, 0, f"model {p.model!r} sends no code")
     if p.thresholds is not None:
         largest = max(1, 2**p.payload_bits - 1)
@@ -170,7 +230,7 @@ def _check_host(program: Program) -> None:
         _check_codes(program, codes, f"host_codes/{index}")
     encoded = [codes.population for codes in program.host_codes]
     for index, population in enumerate(program.populations):
-        if population.model == "input" and encoded.count(index) != 1:
+        if population.model == "input" and takes_images(program) and encoded.count(index) != 1:
             fail("host_codes", f"{encoded.count(index)} entries for input {population.name!r}, expected 1")
 
 
@@ -205,6 +265,8 @@ def _check_codes(program: Program, h: HostCodes, path: str) -> None:
     check_index(f"{path}/population", h.population, len(program.populations), "population")
     population = program.populations[h.population]
     check_same(f"{path}/population", population.model, "input", f"{population.name!r} must be an input")
+    shape_path = f"populations/{h.population}/shape"
+    check_same(shape_path, population.shape, program.input_shape, "the shape of the input")
     if not math.isfinite(h.scale) or h.scale == 0:
         fail(f"{path}/scale", f"{h.scale} is not a finite scale")
     bits = max(population.payload_bits, 1)

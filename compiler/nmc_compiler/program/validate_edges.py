@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from nmc_compiler.program.model import Conv, Dynamic, Map, Program, Shape, Transfer
+from nmc_compiler.program.model import Conv, Dynamic, Map, Program, Shape, Sparse, Transfer
 from nmc_compiler.program.rules import (
     NUMBER_LIMIT,
     check_array,
@@ -16,13 +16,17 @@ from nmc_compiler.program.rules import (
     check_range,
     check_same,
     check_text,
+    check_values,
     fail,
 )
 from nmc_compiler.program.shapes import conv_grid, windows_start_inside
+from nmc_compiler.program.timing import largest_extra
 
 MAX_SHIFT = 24
 MAX_RSHIFT = 31
 MAX_SATURATE = 2**31 - 1
+MAX_EXTRA = 63  # timesteps that a synapse may add to its projection's delay (Lava's DelayDense, DelaySparse)
+MAX_SYNAPSES = 2**31  # of all sparse projections together; about 10 GiB
 
 
 def check_edges(program: Program) -> None:
@@ -33,6 +37,9 @@ def check_edges(program: Program) -> None:
         _check_map(program, item, f"maps/{index}")
     for index, dynamic in enumerate(program.dynamics):
         _check_dynamic(program, dynamic, f"dynamics/{index}")
+    for index, sparse in enumerate(program.sparses):
+        _check_sparse(program, sparse, f"sparses/{index}")
+    _check_synapses(program)
     for index, transfer in enumerate(program.transfers):
         _check_transfer(program, transfer, f"transfers/{index}")
     _check_weight_keys(program)
@@ -50,7 +57,7 @@ def delay_limit(program: Program) -> int:
     return top + 1
 
 
-def _check_ends(program: Program, item: Conv | Map, path: str) -> tuple[Shape, Shape]:
+def _check_ends(program: Program, item: Conv | Map | Sparse, path: str) -> tuple[Shape, Shape]:
     """Shapes of source population and target dendrite, with the rules that all projections share."""
     check_text(f"{path}/name", item.name)
     src = _check_source(program, f"{path}/src", item.src)
@@ -58,8 +65,9 @@ def _check_ends(program: Program, item: Conv | Map, path: str) -> tuple[Shape, S
     check_range(f"{path}/shift", item.shift, 0, MAX_SHIFT)
     check_range(f"{path}/delay", item.delay, 1, delay_limit(program))
     check_range(f"{path}/lag", item.lag, 0, NUMBER_LIMIT)
-    check_pair(f"{path}/stride", item.stride, 1)
-    check_pair(f"{path}/pad", item.pad, 0)
+    if not isinstance(item, Sparse):
+        check_pair(f"{path}/stride", item.stride, 1)
+        check_pair(f"{path}/pad", item.pad, 0)
     return src, program.dendrites[item.dst].shape
 
 
@@ -84,6 +92,36 @@ def _check_conv(program: Program, conv: Conv, path: str) -> None:
     check_same(f"{path}/out_hw", conv.out_hw, grid, f"output of kernel {conv.weight.shape[:2]} on {src[1:]}")
     check_pair(f"{path}/out_hw", conv.out_hw, 1)
     check_same(f"{path}/dst", dst[1:], (1, 1) if conv.collapse else grid, "positions of the target dendrite")
+
+
+def _check_sparse(program: Program, item: Sparse, path: str) -> None:
+    src, dst = _check_ends(program, item, path)
+    check_array(f"{path}/indptr", item.indptr, np.int64, (math.prod(src) + 1,))
+    synapses = int(item.indptr[-1])
+    if item.indptr[0] != 0 or (item.indptr[1:] < item.indptr[:-1]).any():
+        fail(f"{path}/indptr", "does not rise from 0: the synapses of a soma are indptr[s] to indptr[s + 1]")
+    for name, dtype in (("target", np.int32), ("weight", _weight_dtype(item)), ("extra", np.uint8)):
+        array = getattr(item, name)
+        if array is not None:
+            check_array(f"{path}/{name}", array, dtype, (synapses,))
+    check_values(f"{path}/target", item.target, 0, math.prod(dst) - 1)
+    check_range(f"{path}/extra", largest_extra(item), 0, MAX_EXTRA)
+    ticks, top = item.delay + largest_extra(item) * program.ticks_per_step, delay_limit(program)
+    if ticks > top:
+        fail(
+            f"{path}/extra", f"up to {largest_extra(item)} timesteps after {item.delay} ticks, {ticks} in all of {top}"
+        )
+
+
+def _weight_dtype(item: Sparse) -> type:
+    return np.int16 if item.weight.dtype == np.int16 else np.int8
+
+
+def _check_synapses(program: Program) -> None:
+    """A small file may name one array many times; what an engine makes of it must stay within bounds."""
+    total = sum(len(item.target) for item in program.sparses)
+    if total > MAX_SYNAPSES:
+        fail("sparses", f"{total} synapses in all, at most {MAX_SYNAPSES} can be handled")
 
 
 def _check_map(program: Program, item: Map, path: str) -> None:

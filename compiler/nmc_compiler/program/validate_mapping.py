@@ -14,7 +14,7 @@ from nmc_compiler.program.clusters import base_dendrites
 from nmc_compiler.program.model import Mapping, Program
 from nmc_compiler.program.rules import NUMBER_LIMIT, check_array, check_range, fail
 
-KINDS = ("convs", "maps", "dynamics")  # axon kinds 0, 1, 2
+KINDS = ("convs", "maps", "dynamics", "sparses")  # axon kinds 0, 1, 2, 3
 COLUMNS = {"tiles": 8, "pieces": 8, "axons": 11, "cores": 4}
 ROLES = "qkv"  # axon roles 0, 1, 2 of a dynamic projection
 
@@ -104,7 +104,7 @@ def _check_axons(program: Program, mapping: Mapping) -> None:
     if not len(axons):
         return
     counts = np.array([len(getattr(program, kind)) for kind in KINDS], np.int64)
-    _require(_in(axons[:, 1], 0, 3), "axons", "kind is not 0, 1 or 2", axons)
+    _require(_in(axons[:, 1], 0, len(KINDS)), "axons", "kind is not 0, 1, 2 or 3", axons)
     _require(_in(axons[:, 2], 0, counts[axons[:, 1]]), "axons", "no such projection", axons)
     _require(_in(axons[:, 3], 0, np.where(axons[:, 1] == 2, 3, 1)), "axons", "no such role", axons)
     _require(_in(axons[:, 0], -1, len(mapping.tiles)), "axons", "no such source tile", axons)
@@ -134,8 +134,8 @@ def _check_axon_ends(program: Program, mapping: Mapping) -> None:
 def axon_ends(program: Program, axons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Source population and target dendrite of each axon row, int64 [n] each."""
     width = max(len(getattr(program, kind)) for kind in KINDS)
-    sources = np.full((3, width, 3), -1, np.int64)
-    targets = np.full((3, width), -1, np.int64)
+    sources = np.full((len(KINDS), width, 3), -1, np.int64)
+    targets = np.full((len(KINDS), width), -1, np.int64)
     for kind, name in enumerate(KINDS):
         for index, item in enumerate(getattr(program, name)):
             sources[kind, index] = [getattr(item, r) for r in ROLES] if kind == 2 else item.src

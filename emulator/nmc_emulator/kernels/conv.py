@@ -86,6 +86,12 @@ def _splat(builder, value, lanes):
     return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), mask)
 
 
+def _to_16_bits(builder, value, vector):
+    """Wider values are cut: callers do not get here with them, but the code is compiled all the same."""
+    width = value.type.element.width
+    return builder.sext(value, vector) if width < 16 else builder.trunc(value, vector) if width > 16 else value
+
+
 def _add_span(builder, sums, matrix, column, lanes, events, span):
     """sums += ``lanes`` columns of the rows of one span (begin, count, base)."""
     vector, (begin, count, base), (index, value) = ir.VectorType(I16, lanes), span, events
@@ -95,7 +101,7 @@ def _add_span(builder, sums, matrix, column, lanes, events, span):
         e = builder.add(begin, loop.index)
         row = builder.add(builder.sext(builder.load(builder.gep(index.data, [e])), I64), base)
         at = builder.gep(matrix.data, [builder.add(builder.mul(row, pitch), column)])
-        weight = builder.sext(builder.load(builder.bitcast(at, narrow), align=1), vector)
+        weight = _to_16_bits(builder, builder.load(builder.bitcast(at, narrow), align=1), vector)
         if value is not None:
             code = builder.load(builder.gep(value.data, [e]))
             narrow_code = code if code.type == I16 else builder.trunc(code, I16)

@@ -11,8 +11,8 @@ from numba import njit
 
 @njit(cache=True, nogil=True)
 def inside(events, box):
-    """1 for every event inside the half-open box, int8 [n]."""
-    hit = np.zeros(len(events), np.int8)
+    """Whether each event is inside the half-open box, bool [n]."""
+    hit = np.zeros(len(events), np.bool_)
     for e in range(len(events)):
         c, y, x = events[e, 0], events[e, 1], events[e, 2]
         hit[e] = box[0] <= c < box[1] and box[2] <= y < box[3] and box[4] <= x < box[5]
@@ -62,6 +62,25 @@ def conv_event(events, weight, first_out, out_hw, stride, pad, dilation, groups,
                     if (first_out + o) // outs == c // ins:
                         acc[o, y - box[2], x - box[4]] += (weight[ky, kx, c % ins, o] * code) << shift
                         done += 1
+    return done
+
+
+@njit(cache=True, nogil=True)
+def sparse_event(events, somas, indptr, target, weight, extra, shift, graded, slot, room, ring):
+    """Every event adds the weights of its row to the tile's accumulators; returns SynOps.
+
+    somas: shape (C, H, W) of the source; indptr, target, weight, extra: `synapses.Synapses` of the tile; ring
+    int64 [slots, accumulators], ``slot`` of the timestep the events are for, which is ``room`` timesteps before
+    the window's end.
+    """
+    done = 0
+    for e in range(len(events)):
+        soma = (events[e, 0] * somas[1] + events[e, 1]) * somas[2] + events[e, 2]
+        code = events[e, 3] if graded else 1
+        for i in range(indptr[soma], indptr[soma + 1]):
+            done += 1
+            if extra[i] < room:
+                ring[(slot + extra[i]) % len(ring), target[i]] += (weight[i] * code) << shift
     return done
 
 
@@ -177,19 +196,19 @@ def max_window(src, src_box, size, kernel, stride, pad, box, acc, rshift):
 
 
 @njit(cache=True, nogil=True)
-def send(events, home, boxes, cores, seen, at, routers, packets, inbox, links):
+def send(hits, home, cores, seen, at, routers, packets, inbox, links):
     """Route the events of one tile; counts [packets, local, hops ew, hops ns, crossings] of the tile.
 
-    boxes, cores: its axon rows; seen [cores] scratch; at [cores, 2] router of each core in the
-    grid of all chips; routers (x of one chip, y); inbox [cores] packets received; links [.] load
-    of the directed links (four per router), walked one by one: first along x, then along y.
+    hits bool [axon rows, events]: which row takes which event; cores: of the rows; seen [cores] scratch; at
+    [cores, 2] router of each core in the grid of all chips; routers (x of one chip, y); inbox [cores]
+    packets received; links [.] load of the directed links (four per router), walked one by one: first along
+    x, then along y.
     """
-    for e in range(len(events)):
-        c, y, x = events[e, 0], events[e, 1], events[e, 2]
+    for e in range(hits.shape[1]):
         seen[:] = 0
         for a in range(len(cores)):
-            box, core = boxes[a], cores[a]
-            if not (box[0] <= c < box[1] and box[2] <= y < box[3] and box[4] <= x < box[5]) or seen[core]:
+            core = cores[a]
+            if not hits[a, e] or seen[core]:
                 continue
             seen[core] = 1
             if core == home:
@@ -212,13 +231,11 @@ def send(events, home, boxes, cores, seen, at, routers, packets, inbox, links):
 
 
 @njit(cache=True, nogil=True)
-def host_messages(events, boxes, cores, seen, inbox):
-    """Messages that the host sends for its events: one per receiving core, inbox [cores]."""
-    for e in range(len(events)):
-        c, y, x = events[e, 0], events[e, 1], events[e, 2]
+def host_messages(hits, cores, seen, inbox):
+    """Messages that the host sends for its events: one per receiving core, inbox [cores]; hits as for ``send``."""
+    for e in range(hits.shape[1]):
         seen[:] = 0
         for a in range(len(cores)):
-            box = boxes[a]
-            if box[0] <= c < box[1] and box[2] <= y < box[3] and box[4] <= x < box[5] and not seen[cores[a]]:
+            if hits[a, e] and not seen[cores[a]]:
                 seen[cores[a]] = 1
                 inbox[cores[a]] += 1

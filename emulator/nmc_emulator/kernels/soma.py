@@ -14,6 +14,7 @@ ACCUMULATOR, CURRENT, POTENTIAL, PAYLOAD = 0, 1, 2, 3  # indices into ``over``
 NARROW = 1 << 24  # |a| up to here, every intermediate value fits 32 bits
 NARROW_BIAS = 1 << 29
 UNWRAPPED = 1 << 17  # |a| below this, u does not wrap
+NEVER = -(1 << 31)  # a lower threshold that no potential is below
 
 
 @njit(cache=True, nogil=True)
@@ -34,8 +35,9 @@ def clip24(v):
 
 @njit(cache=True, nogil=True)
 def decay(x, d):
-    """D(x, d) = sgn(x) * ((|x| * (4096 - d)) >> 12): rounds toward zero."""
-    y = (abs(x) * (4096 - d)) >> 12
+    """D(x, d) = sgn(x) * ((|x| * (4096 - d)) >> 12): rounds toward zero, in two parts so that no x is too large."""
+    size, leak = abs(x), 4096 - d
+    y = (size >> 12) * leak + ((size & 4095) * leak >> 12)
     return -y if x < 0 else y
 
 
@@ -77,6 +79,18 @@ def lif_wide(window, steps, acc, v, codes, bias, theta, dv, over):
                 v[start:stop] = 0
             row, out, size = acc[f, start:stop], codes[f, start:stop], stop - start
             _lif_row_wide(row, v[start:stop], out, bias[:size], theta[:size], dv, over)
+
+
+@njit(cache=True, nogil=True)
+def lif_real(window, steps, acc, v, codes, bias, theta, dv):
+    """LIF in real arithmetic: nothing rounds, wraps or saturates. v float64 [n]."""
+    n, block = acc.shape[1], len(bias)
+    for f in range(window[0], window[1]):
+        for i in range(n):
+            kept = 0.0 if f % steps == 0 else v[i] * (4096 - dv) / 4096
+            potential = kept + np.float64(acc[f, i]) * 64 + bias[i % block]
+            codes[f, i] = potential > theta[i % block]
+            v[i] = 0.0 if potential > theta[i % block] else potential
 
 
 @njit(cache=True, nogil=True)
@@ -224,18 +238,64 @@ def readout(window, steps, acc, v, out, bias, over):
 
 
 @njit(cache=True, nogil=True)
-def lif_tile(acc, v, codes, bias, theta, dv, over):
-    """One timestep of LIF somas on a tile: acc, v, codes int64 [C, H, W], bias and theta [C]."""
+def lif_tile(acc, u, v, codes, bias, theta, low, du, dv, over):
+    """One timestep of LIF somas on a tile: acc, u, v, codes int64 [C, H, W]; bias, theta, low [C].
+
+    low: below it a soma sends -1; NEVER where it does not.
+    """
     channels, height, width = acc.shape
     for c in range(channels):
         for y in range(height):
             for x in range(width):
                 a = acc[c, y, x]
-                potential = decay(v[c, y, x], dv) + wrap24(a << 6) + bias[c]
-                note_range(a, a << 6, potential, over)
-                potential = clip24(potential)
-                codes[c, y, x] = potential > theta[c]
-                v[c, y, x] = 0 if potential > theta[c] else potential
+                current = decay(u[c, y, x], du + 1) + (a << 6)
+                potential = decay(v[c, y, x], dv) + wrap24(current) + bias[c]
+                note_range(a, current, potential, over)
+                clipped = clip24(potential)
+                code = np.int64(clipped > theta[c]) - np.int64(clipped < low[c])
+                codes[c, y, x] = code
+                u[c, y, x] = wrap24(current)
+                v[c, y, x] = clipped if code == 0 else 0
+
+
+@njit(cache=True, nogil=True)
+def wrap32(x):
+    """x into 32 bits, two's complement."""
+    return np.int64(np.int32(x))
+
+
+@njit(cache=True, nogil=True)
+def _sigma_delta_one(a, sigma, act, residue, error, bias, theta, relu, cumulative):
+    """(code before its shift, sigma, act, residue, error, whether a sum left 32 bits) of one soma."""
+    full_sigma = sigma + wrap32(a)
+    full_act = wrap32(full_sigma) + bias
+    fresh = max(wrap32(full_act), 0) if relu else wrap32(full_act)
+    full_delta = fresh - act + residue
+    delta = wrap32(full_delta)
+    full_error = error + delta if cumulative else np.int64(0)
+    fire = abs(wrap32(full_error) if cumulative else delta) >= theta
+    sent = delta if fire else np.int64(0)
+    wraps = full_sigma != wrap32(full_sigma) or full_act != wrap32(full_act) or full_delta != delta
+    wraps = wraps or full_error != wrap32(full_error)
+    kept = np.int64(0) if fire else wrap32(full_error)
+    return sent, wrap32(full_sigma), fresh, delta - sent, kept, wraps
+
+
+@njit(cache=True, nogil=True)
+def sigma_delta_tile(acc, sigma, act, residue, error, codes, bias, theta, relu, cumulative, out_shift, over):
+    """One timestep of sigma-delta somas on a tile, in 32 bits that wrap: all int64 [C, H, W]; bias, theta [C]."""
+    channels, height, width = acc.shape
+    for c in range(channels):
+        for y in range(height):
+            for x in range(width):
+                a, old = acc[c, y, x], (sigma[c, y, x], act[c, y, x], residue[c, y, x], error[c, y, x])
+                new = _sigma_delta_one(a, *old, bias[c], theta[c], relu, cumulative)
+                sigma[c, y, x], act[c, y, x], residue[c, y, x], error[c, y, x] = new[1:5]
+                code = new[0] >> out_shift
+                codes[c, y, x] = code
+                over[ACCUMULATOR] += a != np.int32(a)
+                over[POTENTIAL] += new[5]
+                over[PAYLOAD] += (code < -LIMIT) | (code >= LIMIT)
 
 
 @njit(cache=True, nogil=True)

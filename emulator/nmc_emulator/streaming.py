@@ -1,0 +1,109 @@
+"""A network that goes on: events in, events out, part by part, in memory that does not grow with time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from nmc_compiler.errors import ArtefactError, UsageError
+from nmc_compiler.program.digest import program_digest
+from nmc_compiler.program.model import Program
+
+from .counters import Counters
+from .emulate import Emulator
+from .engine_events import EventEngine, joined
+from .trace import Events, check_events
+
+KIND = "nmc.stream/1"
+
+
+class Stream:
+    """A stream (a Program with ``timesteps`` 0) made ready to run; ``step`` timesteps have been computed.
+
+    record, strict: as for ``Emulator``.  UsageError for a Program with windows.
+    """
+
+    def __init__(self, program: Program, *, record: str | Iterable[str] | None = "all", strict: bool = False) -> None:
+        if program.timesteps:
+            raise UsageError(
+                f"Program '{program.name}' has windows of {program.timesteps} timesteps; run it with Emulator,"
+                " or build it with timesteps=0"
+            )
+        emulator = Emulator(program, record=record, engine="events", strict=strict)
+        assert isinstance(emulator.engine, EventEngine)
+        self.program, self._emulator, self._engine = program, emulator, emulator.engine
+        self._digest = ""
+
+    @property
+    def step(self) -> int:
+        """Timesteps computed so far."""
+        return self._engine.tick // self.program.ticks_per_step
+
+    def feed(self, inputs: Mapping[str, Events], steps: int) -> dict[str, Events]:
+        """Compute ``steps`` more timesteps; the events of recorded populations in them.
+
+        inputs: events of input populations in these timesteps; timesteps count from the start of the
+        stream, in and out. UsageError for events that do not fit.
+        """
+        given, first = {}, self.step
+        for name, events in inputs.items():
+            i = self._emulator._input(name)
+            late = Events(events.step - first, events.soma, events.code)
+            known = check_events(self.program.populations[i], late, steps, first)
+            given[i] = Events(known.step + first, known.soma, known.code)
+        parts = [p[0] for p in self._engine.advance(steps * self.program.ticks_per_step, given)]
+        names, codes = [p.name for p in self.program.populations], self._engine.plan.coded
+        return {names[i]: joined([p[i] for p in parts], codes[i]) for i in self._engine.recorded}
+
+    def counters(self) -> Counters:
+        """Counters of everything so far; events on their way have not been received yet."""
+        return self._engine.counters()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the state beside ``path`` and rename: a checkpoint that is whole or absent."""
+        self._digest = self._digest or program_digest(self.program)
+        path = Path(path)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            arrays = {name: np.atleast_1d(a) for name, a in self._engine.snapshot().items()}
+            part.write_bytes(safetensors.numpy.save(arrays, {"kind": KIND, "program": self._digest}))
+            part.replace(path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise ArtefactError(f"{path}: {error.strerror or error}; choose another place") from None
+
+    @classmethod
+    def resume(
+        cls,
+        path: str | os.PathLike[str],
+        program: Program,
+        *,
+        record: str | Iterable[str] | None = "all",
+        strict: bool = False,
+    ) -> Stream:
+        """Go on where ``save`` was called.
+
+        UsageError for another Program, ArtefactError for a file that cannot be read.
+        """
+        stream = cls(program, record=record, strict=strict)
+        try:
+            with safetensors.safe_open(path, "np") as file:
+                about = file.metadata() or {}
+                if about.get("kind") != KIND:
+                    raise ArtefactError(f"{path}: is no checkpoint of a stream ('{KIND}')")
+                if about.get("program") != program_digest(program):
+                    raise UsageError(
+                        f"{path}: belongs to Program {about.get('program', '')[:12]}, not to '{program.name}'"
+                        f" {program_digest(program)[:12]}; start anew, or load the Program it was saved with"
+                    )
+                saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise ArtefactError(f"{path}: {error}; give a file that Stream.save wrote") from None
+        scalars = {name: saved[name].reshape(()) for name in ("tick", "samples", "steps") if name in saved}
+        stream._engine.restore(saved | scalars)
+        return stream

@@ -1,0 +1,3 @@
+"""The engines that run general networks: every comparison with Lava and with silicon is made on each."""
+
+ENGINES = ("ticks", "events")
