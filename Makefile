@@ -30,7 +30,7 @@ demo: $(VENV)/.installed-core
 
 # pytest comes last: its closing line is the last line.
 test: lint
-	$(PYTEST) $(PYTEST_ARGS)
+	export NMC_LAVA_PYTHON="$$(sh tools/lava.sh $(VENV)/lava)" && $(PYTEST) $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check

@@ -141,7 +141,9 @@ def compare(args: argparse.Namespace) -> list[dict]:
     for neurons in args.neurons:
         for cores in args.cores:
             mine = ours(neurons, cores, args.steps)
-            group = [mine, *(loop(args.peers, neurons, cores, args.steps) for _ in range(1) if args.peers.is_dir())]
+            group = [mine]
+            if args.peers.is_dir():
+                group.append(loop(args.peers, neurons, max(cores, 1), args.steps))
             for peer in args.peer:
                 name, _, python = peer.partition("=")
                 group.append(script(args.peers, name, python, neurons, cores, args.steps))
@@ -154,7 +156,7 @@ def growth(args: argparse.Namespace) -> list[dict]:
     """Events per second by size, of one stream and of two at once on two threads."""
     rows = []
     for neurons in args.neurons:
-        steps = max(min(args.steps, 10**7 // neurons), 20)
+        steps = max(min(args.steps, 10**7 // neurons), 100)
         for threads in (1, 2):
             engines = [Emulator(network(neurons), engine="events") for _ in range(threads)]
             spikes = sum(e.run_events({}, steps).counters.total("events") for e in engines)

@@ -7,13 +7,33 @@ of a tick; ``add_rows`` of ``conv`` makes them with the sums in registers.
 """
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 
 from .conv import add_rows
 from .stream_soma import lif, lif_full, lif_real, lif_uniform, list_codes, list_spikes, readout, relay, sigma_delta
 from .stream_tables import INPUT, LIF, LIF_FULL, LIF_REAL, LIF_UNIFORM, READOUT, SIGMA_DELTA
 
 CHUNK = 255  # table rows below 128 that ``add_rows`` may add in one go
+AHEAD = 4  # events whose synapses are fetched before they are needed
+LINE = 64  # bytes of a cache line
+
+
+@intrinsic
+def prefetch(typingctx, array, index):
+    """Ask for the cache line of array[index]: spikes have their synapses all over the memory."""
+
+    def generate(context, builder, signature, args):
+        byte, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
+        data = context.make_array(array)(context, builder, args[0]).data
+        form = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
+        fetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], form)
+        at = builder.bitcast(builder.gep(data, [args[1]]), byte)
+        builder.call(fetch, [at, i32(0), i32(2), i32(1)])  # for reading, into the second level, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
 
 
 @njit(cache=True, nogil=True)
@@ -71,9 +91,22 @@ def _add_reads(load, entries, synapses, row, ring, begin, n, spans):
 
 
 @njit(cache=True, nogil=True)
+def _fetch(events, e, rows, target, weight):
+    """Ask for the synapses of event e, if there is one."""
+    if e < len(events):
+        first, stop = rows[events[e]], rows[events[e] + 1]
+        for j in range(first, stop, LINE // target.itemsize):
+            prefetch(target, j)  # type: ignore[call-arg]
+        for j in range(first, stop, LINE // weight.itemsize):
+            prefetch(weight, j)  # type: ignore[call-arg]
+
+
+@njit(cache=True, nogil=True)
 def _plain_rows(acc, events, rows, target, weight, gain):
     """Synapses of plain events, all for one timestep. ``gain`` None is 1."""
-    for s in events:
+    for e in range(len(events)):
+        _fetch(events, e + AHEAD, rows, target, weight)
+        s = events[e]
         for j in range(np.uint64(rows[s]), np.uint64(rows[s + 1])):
             acc[target[j]] += weight[j] if gain is None else weight[j] * gain
 
@@ -83,6 +116,7 @@ def _late_rows(acc, dend, step, left, events, codes, rows, target, weight, extra
     """Synapses of events with codes (None: plain), each for its own timestep (extra None: all for ``step``)."""
     size, ring = dend.length, dend.ring
     for e in range(len(events)):
+        _fetch(events, e + AHEAD, rows, target, weight)
         s, code = events[e], gain if codes is None else gain * codes[e]
         for j in range(np.uint64(rows[s]), np.uint64(rows[s + 1])):
             late = np.int64(0) if extra is None else np.int64(extra[j])
