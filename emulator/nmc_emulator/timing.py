@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nmc_compiler.errors import VerifyError
 from nmc_compiler.program.model import Program
 from nmc_compiler.program.timing import last_reads
 
@@ -74,24 +73,8 @@ def reading_role(order: str) -> int:
     return 0 if order == "kv" else 2
 
 
-def _check_order(program: Program) -> None:
-    """A transfer adds before the dendrite is read for the last time, also within one tick.
-
-    Transfers of one level run in the order of the Program, then the somas update.
-    """
-    for i, t in enumerate(program.transfers):
-        somas = any(p.dendrite == t.dst and p.level >= t.level for p in program.populations)
-        later = any(u.src == t.dst and (u.level, j) > (t.level, i) for j, u in enumerate(program.transfers))
-        if not somas and not later:
-            raise VerifyError(
-                f"Program '{program.name}' cannot run: transfer '{t.name}' adds to dendrite"
-                f" '{program.dendrites[t.dst].name}' after its last read; compile it again or report the compiler"
-            )
-
-
 def analyse(program: Program) -> Timing:
-    """The static schedule of a valid Program; VerifyError if a transfer comes after the last read."""
-    _check_order(program)
+    """The static schedule of a valid Program."""
     edges, last = edges_of(program), last_reads(program)
     reach = max([program.depth, *(program.populations[e.src].level + e.delay for e in edges)])
     span = (program.timesteps - 1) * program.ticks_per_step + reach + 1

@@ -8,8 +8,8 @@ from programs import map_program, random_program
 
 from nmc_compiler.errors import UsageError, VerifyError
 from nmc_compiler.program.model import Conv, Dendrite, HostCodes, HostCurrent, Map, Population, Program, Transfer
+from nmc_compiler.program.timing import check_timing
 from nmc_emulator import Emulator, run
-from nmc_emulator.timing import analyse
 
 ENGINES = ("layers", "ticks")
 
@@ -207,11 +207,8 @@ def test_a_transfer_after_the_last_read_of_its_target():
     dendrites = (*program.dendrites, Dendrite("x", shape, 0))
     moves = (Transfer("t", 0, 2, 1, "maxpool"), Transfer("u", 2, 0, 1, "maxpool"))
     with pytest.raises(VerifyError) as error:
-        analyse(replace(program, populations=somas, dendrites=dendrites, transfers=moves))
-    assert str(error.value) == (
-        "Program 'direct' cannot run: transfer 'u' adds to dendrite 'd' after its last read;"
-        " compile it again or report the compiler"
-    )
+        check_timing(replace(program, populations=somas, dendrites=dendrites, transfers=moves))
+    assert str(error.value) == "Program field transfers/1: adds to 'd' after its last read"
 
 
 def test_a_relay_that_feeds_itself_cannot_outgrow_the_arithmetic():

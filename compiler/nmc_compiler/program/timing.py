@@ -76,6 +76,7 @@ def check_timing(program: Program) -> None:
     """Raise VerifyError where an event comes too late, a ring is too short or a table is written off time."""
     for index, dynamic in enumerate(program.dynamics):
         _check_dynamic(program, dynamic, f"dynamics/{index}")
+    _check_order(program)
     written, last, earliest = arrivals(program), last_reads(program), first_writes(program)
     for index, dendrite in enumerate(program.dendrites):
         path = f"dendrites/{index}"
@@ -93,6 +94,19 @@ def check_timing(program: Program) -> None:
                     f"{dendrite.ring}, but {dendrite.name!r} is written from level {first} and read until "
                     f"level {last[index]}: at {program.ticks_per_step} ticks per timestep it needs {need}",
                 )
+
+
+def _check_order(program: Program) -> None:
+    """A transfer adds before the dendrite is read for the last time, also within one tick.
+
+    Transfers of one level run in the order of the Program, then the somas update.
+    """
+    for i, t in enumerate(program.transfers):
+        somas = any(p.dendrite == t.dst and p.level >= t.level for p in program.populations)
+        later = any(u.src == t.dst and (u.level, j) > (t.level, i) for j, u in enumerate(program.transfers))
+        read = any(p.dendrite == t.dst for p in program.populations) or any(u.src == t.dst for u in program.transfers)
+        if read and not somas and not later:
+            fail(f"transfers/{i}", f"adds to {program.dendrites[t.dst].name!r} after its last read")
 
 
 def _check_dynamic(program: Program, item: Dynamic, path: str) -> None:
