@@ -7,10 +7,10 @@ random traffic and for the bundled digits transformer, at loads from 10 to 80 % 
 ns of a tick, as a share of the most that the sweep reaches; for the transformer, the time of a tick whose packets
 are all ready when it opens, as a share of its time.
 
-Speed: CPU time per packet, one thread, from a recorded trace to tick times, packets derived inside, best of 5:
-a recurrent network of 10 000 somas, fan-out 100, 2 % active per timestep, on 10 and 128 cores, and the digits
-transformer. Nothing is compared with other tools here; SANA-FE's ``detailed`` needs 2.4 to 8.8 us per packet
-for such networks, functional work included.
+Speed: CPU time per packet, one thread, from a recorded trace to tick times, packets derived inside, best of 7:
+recurrent networks, fan-out 100, 2 % active per timestep, on 10 and 128 cores, and the digits transformer.
+"of that": without the tables of the mapping, which a Program needs once ("tables", ms). Nothing is compared with
+other tools here; SANA-FE's ``detailed`` needs 2.4 to 8.8 us per packet for such networks, functional work included.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from noc_traffic import digits_on_small_cores, on_mesh, prices, random_network, 
 
 from nmc_emulator.layout import resolve  # noqa: E402
 from nmc_emulator.noc import NocSpec, simulate  # noqa: E402
+from nmc_emulator.trace import Events, Trace  # noqa: E402
 
 FAST = {
     "neuron_active": 1.0, "neuron_inactive": 1.0, "spike_out": 0.5, "axon_out": 0.5, "axon_in": 0.5,
@@ -101,29 +102,31 @@ def transformer_rows(images: int, slower: tuple[float, ...]) -> None:
 def speed_row(name: str, program: object, trace: object, profile: object, multicast: bool) -> None:
     layout = resolve(program)
     simulate(program, trace, profile=profile, multicast=multicast, layout=layout)  # compiled
-    runs = [timed(program, trace, profile=profile, multicast=multicast, layout=layout) for _ in range(5)]
+    none = Trace({i: Events(e.step[:0], e.soma[:0], None) for i, e in trace.events.items()}, trace.samples, 0)
+    runs = [timed(program, trace, profile=profile, multicast=multicast, layout=layout) for _ in range(7)]
+    empty = min(timed(program, none, profile=profile, multicast=multicast, layout=layout)[1] for _ in range(7))
     times, best = runs[0][0], min(seconds for _, seconds in runs)
     packets = int(times.packets.sum())
     print(
         f"{name:34}{'trees' if multicast else 'unicast':>9}{packets:>10}{packets / len(times.busy):>12.0f}"
-        f"{best / packets * 1e6:>11.3f}{times.busy.mean():>12.0f}   {times.critical[0][0]}",
+        f"{best / packets * 1e6:>11.3f}{(best - empty) / packets * 1e6:>11.3f}{empty * 1e3:>8.0f}"
+        f"{times.busy.mean():>12.0f}   {times.critical[0][0]}",
         flush=True,
     )
 
 
 def speed(quick: bool) -> None:
-    print(
-        f"\n{'network':34}{'':>9}{'packets':>10}{'per tick':>12}{'us/packet':>11}{'ns a tick':>12}   most often busiest"
-    )
+    columns = f"{'network':34}{'':>9}{'packets':>10}{'per tick':>12}{'us/packet':>11}{'of that':>11}{'tables':>8}"
+    print(f"\n{columns}{'ns a tick':>12}   most often busiest")
     profile = prices()
-    for somas, steps in ((1000, 300), (10_000, 40 if quick else 100)):
+    for somas, steps in ((1000, 1000), (10_000, 100)):
         network, trace = random_network(somas, 100, 7), random_trace(somas, [0.0196] * steps, 7)
         for cores in (10, 128):
             program = on_mesh(network, (8, 4), 4, cores)
             for multicast in (False, True):
                 speed_row(f"recurrent, N {somas}, {cores} cores", program, trace, profile, multicast)
     with tempfile.TemporaryDirectory() as folder:
-        program, trace = digits_on_small_cores(512, 4 if quick else 20, Path(folder))
+        program, trace = digits_on_small_cores(512, 10 if quick else 40, Path(folder))
     for multicast in (False, True):
         speed_row(f"transformer, {len(program.mapping.cores)} cores", program, trace, profile, multicast)
 

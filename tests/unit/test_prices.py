@@ -348,5 +348,30 @@ def test_unknown_profile():
         load_profile("loihi2")
     assert str(caught.value) == (
         "unknown price profile 'loihi2'; known: cmos45-horowitz, loihi1-davies2018, loihi1-sanafe-fit, "
-        "loihi2-extrapolated-rates; or give the path of a .yaml file"
+        "loihi1-sanafe-rates, loihi2-assumed-rates, loihi2-extrapolated-rates; or give the path of a .yaml file"
     )
+
+
+# --- times that were derived from each other
+
+
+RATIOS = {  # Intel's 2021 brief: Loihi 1 to Loihi 2
+    "synop_dense": 5, "synop_sparse": 5, "synop_conv": 5, "neuron_active": 2, "neuron_inactive": 2, "spike_out": 10,
+    "axon_out": 1, "axon_in": 1, "hop_ew": 1, "hop_ns": 1, "gate_op": 5, "accumulator_add": 5, "relay_event": 5,
+    "pool_op": 5, "barrier": 9,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("term", RATIOS)
+def test_loihi2_rates_are_the_fit_of_loihi1_by_the_ratios_of_the_brief(term):
+    fit, rates = load_profile("loihi1-sanafe-rates"), load_profile("loihi2-extrapolated-rates")
+    assert rates.price(term) == pytest.approx(fit.price(term) / RATIOS[term], rel=1e-12)
+    assert fit.prices[term].evidence in ("fitted", "derived")
+
+
+def test_assumed_rates_add_three_guesses_and_nothing_else():
+    assumed, rates = load_profile("loihi2-assumed-rates"), load_profile("loihi2-extrapolated-rates")
+    changed = {t for t in rates.prices if rates.prices[t] != assumed.prices[t]}
+    assert changed == {"dyn_write", "dyn_read", "pool_compare"}
+    assert all(rates.price(t) is None and assumed.prices[t].evidence == "assumed" for t in changed)
+    assert {assumed.price(t) for t in changed} == {rates.price("synop_sparse")}
