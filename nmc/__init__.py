@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nmc.artefact import Compiled, load
     from nmc.compiling import compile
-    from nmc.emulating import Run, emulate
+    from nmc.emulating import Run, emulate, recost
+    from nmc.exporting import export
     from nmc.inspecting import Inspection, inspect
     from nmc.ladder import Ladder, verify
     from nmc_compiler.errors import NmcError
@@ -30,8 +31,10 @@ __all__ = [
     "__version__",
     "compile",
     "emulate",
+    "export",
     "inspect",
     "load",
+    "recost",
     "verify",
 ]
 
@@ -43,8 +46,10 @@ _HOME = {
     "Run": "nmc.emulating",
     "compile": "nmc.compiling",
     "emulate": "nmc.emulating",
+    "export": "nmc.exporting",
     "inspect": "nmc.inspecting",
     "load": "nmc.artefact",
+    "recost": "nmc.emulating",
     "verify": "nmc.ladder",
 }
 

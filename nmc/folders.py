@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from nmc_compiler.errors import ArtefactError, NmcError, UsageError
+
+PART = ".part"
 
 
 @contextlib.contextmanager
@@ -18,14 +21,16 @@ def replacing(folder: str | os.PathLike[str], last: str, stale: tuple[str, ...] 
     A new folder appears whole. In one that exists, files of the same names are replaced one by
     one (``last`` is the file that vouches for the others), those named in ``stale`` and not
     written again are removed, and everything else stays. Where anything fails, ``folder`` is as
-    it was. Raises ArtefactError where it cannot be written, UsageError where it is a file.
+    it was; what a killed process had begun is cleared away by the next. Raises ArtefactError where
+    it cannot be written, UsageError where it is a file.
     """
     target = Path(folder)
     if target.exists() and not target.is_dir():
         raise UsageError(f"{target}: is a file; give a folder for the output")
     made = [p for p in target.parents if not p.exists()]
-    stage = target.parent / f".{target.name or 'nmc'}.{os.getpid()}.part"
-    done = False
+    begin, done = f".{target.name or 'nmc'}.{platform.node()}.", False
+    stage = target.parent / f"{begin}{os.getpid()}{PART}"
+    _clear_abandoned(target.parent, begin)
     try:
         stage.mkdir(parents=True)
         yield stage
@@ -42,6 +47,24 @@ def replacing(folder: str | os.PathLike[str], last: str, stale: tuple[str, ...] 
         shutil.rmtree(stage, ignore_errors=True)
         if not done:
             _remove_empty(made)
+
+
+def _clear_abandoned(parent: Path, begin: str) -> None:
+    """Remove stages of processes of this machine that are no more."""
+    for path in parent.iterdir() if parent.is_dir() else ():
+        number = path.name.removeprefix(begin).removesuffix(PART)
+        if path.name == f"{begin}{number}{PART}" and number.isdecimal() and not _alive(int(number)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def write_bytes(path: Path, data: bytes) -> None:

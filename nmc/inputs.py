@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nmc.events import EventWindows, holds_events
 from nmc.npz import Npz
 from nmc_compiler.errors import FrontendError, UsageError
 
@@ -33,6 +34,15 @@ class Samples:
 
     images: np.ndarray
     labels: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Given:
+    """What to run on: Samples, or the frames of a recording; ``note``: what was made of that."""
+
+    images: np.ndarray | EventWindows
+    labels: np.ndarray | None
+    note: str = ""
 
 
 def shape_of_program(program: Any) -> Shape:
@@ -65,12 +75,21 @@ def read_samples(path: str | os.PathLike[str], shape: Shape, limit: int | None =
     return Samples(images, None if labels is None else labels[: len(images)].astype(np.int64))
 
 
-def as_samples(x: np.ndarray | str | os.PathLike[str], labels: Any, shape: Shape, limit: int | None = None) -> Samples:
-    """Samples from arrays, or from the .npz that ``x`` names (``labels`` then replace the file's)."""
+def as_samples(
+    x: np.ndarray | str | os.PathLike[str], labels: Any, shape: Shape, limit: int | None = None, dt: int | None = None
+) -> Given:
+    """Samples from arrays, or from the file that ``x`` names (``labels`` then replace the file's).
+
+    dt: length of a timestep where the file is a recording of events.
+    """
+    if isinstance(x, (str, os.PathLike)) and holds_events(x):
+        return _recording(x, labels, shape, limit, dt)
+    if dt is not None:
+        raise UsageError("--dt is for recordings of events (x, y, t, p); images have their timesteps already")
     if isinstance(x, (str, os.PathLike)):
         read = read_samples(x, shape, limit)
         if labels is None:
-            return read
+            return Given(read.images, read.labels)
         x = read.images
     images = np.asarray(x)
     _check_shape(images.shape, shape, "images")
@@ -79,7 +98,21 @@ def as_samples(x: np.ndarray | str | os.PathLike[str], labels: Any, shape: Shape
         _check_labels(known, len(images), shape.classes, "labels")
     images = images[: _limit(limit)]
     _check_numbers(images, "images")
-    return Samples(images, None if known is None else known[: len(images)].astype(np.int64))
+    return Given(images, None if known is None else known[: len(images)].astype(np.int64))
+
+
+def _recording(path: str | os.PathLike[str], labels: Any, shape: Shape, limit: int | None, dt: int | None) -> Given:
+    """A recording of events as samples, counted as they are needed."""
+    if not shape.has_time:
+        raise UsageError(
+            f"{path}: holds events, but the input of the network has no time axis; compile the model with"
+            " `input_time: true` in its config"
+        )
+    windows = EventWindows(path, shape.image, shape.timesteps, dt, _limit(limit))
+    known = None if labels is None else np.asarray(labels)
+    if known is not None:
+        _check_labels(known, len(windows), shape.classes, "labels")
+    return Given(windows, None if known is None else known.astype(np.int64), windows.note)
 
 
 def _limit(limit: int | None) -> int | None:

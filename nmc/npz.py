@@ -6,10 +6,11 @@ import os
 import stat
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 
 import numpy as np
 from numpy.lib import format as npy
@@ -90,6 +91,27 @@ class Npz:
             rows = min(max(first, 0), header.shape[0])
             return self._array(name, stream, header, (rows, *header.shape[1:]))
 
+    def rows(self, name: str, size: int, fields: tuple[str, ...] = ()) -> Iterator[np.ndarray]:
+        """A one-dimensional array in parts of up to ``size`` rows, never all of it in memory.
+
+        fields: the array is one of records that have at least these numbers.
+        """
+        with self._open(name) as stream:
+            header = self._header(name, stream, fields)
+            if len(header.shape) != 1:
+                raise FrontendError(f"{self.path}: array {name!r} has shape {header.shape}; a plain list is needed")
+            left = header.shape[0]
+            while left:
+                part = np.empty(min(size, left), header.dtype)
+                try:
+                    got = _fill(stream, part.view(np.uint8), last=left == len(part))
+                except FILE_ERRORS as error:
+                    raise self._damaged(name, error) from None
+                if got != part.nbytes:
+                    raise FrontendError(f"{self.path}: array {name!r} ends too early: it is truncated")
+                left -= len(part)
+                yield part
+
     def _open(self, name: str) -> IO[bytes]:
         if name not in self._members:
             raise FrontendError(f"{self.path}: has no array {name!r}; it has {_some(self.names)}")
@@ -98,7 +120,7 @@ class Npz:
         except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, ValueError) as error:
             raise self._damaged(name, error) from None
 
-    def _header(self, name: str, stream: IO[bytes]) -> Header:
+    def _header(self, name: str, stream: IO[bytes], fields: tuple[str, ...] = ()) -> Header:
         try:
             version = npy.read_magic(stream)
             if version == (1, 0):
@@ -114,7 +136,7 @@ class Npz:
                 f"{self.path}: array {name!r} holds pickled Python objects, which are never loaded; "
                 "save numbers, for example with array.astype('float32')"
             )
-        if dtype.kind not in "biuf":
+        if dtype.kind not in "biuf" and not _is_record(dtype, fields):
             raise FrontendError(f"{self.path}: array {name!r} has dtype {dtype}; real numbers are needed")
         if any(not 0 <= n < 2**62 for n in shape):
             raise FrontendError(f"{self.path}: array {name!r} has a side that is negative or beyond 62 bits")
@@ -151,8 +173,14 @@ class Npz:
 FILE_ERRORS = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, NotImplementedError)
 
 
-def _fill(stream: IO[bytes], buffer: np.ndarray) -> int:
-    """Read until ``buffer`` (bytes) is full or the stream ends; bytes read."""
+def _is_record(dtype: np.dtype, fields: tuple[str, ...]) -> bool:
+    """Whether a dtype is one of records that have these fields, all of them plain numbers."""
+    own: Any = dtype.fields or {}
+    return bool(fields) and set(fields) <= own.keys() and all(own[f][0].kind in "biu" for f in fields)
+
+
+def _fill(stream: IO[bytes], buffer: np.ndarray, last: bool = True) -> int:
+    """Read until ``buffer`` (bytes) is full or the stream ends; bytes read. ``last``: nothing more is wanted."""
     at = 0
     while at < len(buffer):
         piece = stream.read(min(len(buffer) - at, 1 << 20))
@@ -160,7 +188,8 @@ def _fill(stream: IO[bytes], buffer: np.ndarray) -> int:
             return at
         buffer[at : at + len(piece)] = np.frombuffer(piece, np.uint8)
         at += len(piece)
-    stream.read(1)  # at the end of the member zipfile compares the checksum
+    if last:
+        stream.read(1)  # at the end of the member zipfile compares the checksum
     return at
 
 

@@ -111,11 +111,12 @@ def stretch(p: Program, rng: np.random.Generator) -> Program:
     )  # fmt: skip
 
 
-def random_general(seed: int, timesteps: int = 0, cores: int = 5, parts: int = 4) -> Program:
-    """A random mapped network; a stream unless ``timesteps`` is given."""
+def random_general(seed: int, timesteps: int = 0, cores: int = 5, parts: int = 4, profile: str = "loihi2") -> Program:
+    """A random mapped network; a stream unless ``timesteps`` is given. ``profile``: its integer rules."""
     rng = np.random.default_rng(seed)
     program = stretch(Maker(rng, timesteps).network(), rng)
-    return map_program(replace(program, target={"mesh": {"routers": ROUTERS}}), seed, cores, parts, 2)
+    target = {"mesh": {"routers": ROUTERS}, "profile": profile}
+    return map_program(replace(program, target=target), seed, cores, parts, 2)
 
 
 def random_codes(program: Program, seed: int, steps: int, rate: float | None = None) -> dict[int, np.ndarray]:
@@ -134,4 +135,4 @@ def random_codes(program: Program, seed: int, steps: int, rate: float | None = N
 
 def on_one_core(program: Program) -> Program:
     """The Program with everything on core 0."""
-    return map_program(replace(program, target={"mesh": {"routers": ROUTERS}}))
+    return map_program(replace(program, target={**program.target, "mesh": {"routers": ROUTERS}}))

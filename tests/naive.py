@@ -26,7 +26,9 @@ def decay(x: int, d: int) -> int:
     return sign * ((abs(x) * (4096 - d)) >> 12)
 
 
-def wrap24(u: int) -> int:
+def wrap24(u: int, profile: str = "loihi2") -> int:
+    if profile == "loihi1":
+        return (u + HALF) % 2**24 - HALF
     if u > HALF:
         return u - 2**24
     if u <= -HALF:
@@ -139,6 +141,7 @@ PARTS = ("u", "v", "sigma", "act", "residue", "error")
 class _Machine:
     def __init__(self, program: Program, images: np.ndarray, given: dict[int, np.ndarray]) -> None:
         self.p, self.images, self.given = program, images, given
+        self.profile = program.target.get("profile", "loihi2")
         self.out = Naive()
         n = len(images)
         for part in PARTS:
@@ -259,9 +262,10 @@ class _Machine:
         state = self.state[i]
         old = {"lif": decay(int(state["v"][at]), q.dv), "readout": int(state["v"][at]), "levels": 0}[q.model]
         u = (decay(int(state["u"][at]), q.du + 1) if q.model == "lif" else 0) + (a << 6)
-        state["u"][at] = wrap24(u)
-        over["u"][i] += wrap24(u) != u
-        full = old + wrap24(u) + bias
+        wrapped = wrap24(u, self.profile)
+        state["u"][at] = wrapped
+        over["u"][i] += wrapped != u
+        full = old + wrapped + bias
         v = clip24(full)
         over["v"][i] += v != full
         if q.model == "levels":

@@ -17,7 +17,7 @@ from .price_profile import PriceProfile, load_profile
 
 MAPPED_PROFILES = ("loihi1-davies2018", "loihi1-sanafe-fit")
 FORMULA_PROFILE = "cmos45-horowitz"
-RATE_PROFILE = "loihi2-extrapolated-rates"
+RATE_PROFILE = {"loihi1": "loihi1-sanafe-rates", "loihi2": "loihi2-extrapolated-rates"}  # by integer profile
 
 # Terms whose counts are lower bounds, and why.
 BOUNDS = {
@@ -252,7 +252,7 @@ def paper_counts(program: Program, counters: Counters) -> list[Counts]:
 
 @dataclass(frozen=True)
 class Time:
-    """Least time of a run in ns under extrapolated rates, and what bounds it.
+    """Least time of a run in ns under the rates of a price profile, and what bounds it.
 
     ``bounds_ns``: each critical op count times the least it can cost, and the ticks times their
     floor.  ``missing``: counts that nobody has timed, so that they bound nothing.
@@ -265,11 +265,11 @@ class Time:
 
 
 def least_time(program: Program, counters: Counters, samples: int) -> Time:
-    """Time that a run cannot beat at extrapolated rates: the largest of its bounds.
+    """Time that a run cannot beat at the rates of its chip, of Loihi 2 extrapolated: the largest of its bounds.
 
     The bound op counts do not tell kinds apart, so each is charged at its cheapest kind.
     """
-    profile = load_profile(RATE_PROFILE)
+    profile = load_profile(RATE_PROFILE[program.target.get("profile", "loihi2")])
     kinds = {
         "synops": (
             "synop_conv",

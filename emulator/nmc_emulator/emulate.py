@@ -137,6 +137,8 @@ class Emulator:
         from .engine_events import EventEngine
         from .engine_ticks import TickEngine
 
+        if steps < 0:
+            raise UsageError(f"{steps} timesteps: give at least 0")
         given = {i: self._events(name, codes, steps) for name, codes in inputs.items() for i in [self._input(name)]}
         probes = self._probes(probe or {})
         if isinstance(self.engine, EventEngine):
@@ -163,16 +165,20 @@ class Emulator:
         return inputs[name]
 
     def _events(self, name: str, given: Events | np.ndarray, steps: int) -> Events:
-        p = self.program.populations[self._input(name)]
+        i = self._input(name)
+        p, encoded = self.program.populations[i], [h for h in self.program.host_codes if h.population == i]
+        ends = (encoded[0].lo, encoded[0].hi) if encoded else None
         if isinstance(given, Events):
-            return check_events(p, given, steps)
+            return check_events(p, given, steps, 0, ends)
         codes = np.asarray(given)
-        if codes.shape != (steps, *p.shape) or not np.issubdtype(codes.dtype, np.integer):
+        if codes.shape != (steps, *p.shape) or codes.dtype.kind not in "iub":
             raise UsageError(
                 f"codes of input '{name}' are {codes.dtype} {list(codes.shape)}; give integers"
                 f" [{steps}, {', '.join(map(str, p.shape))}]"
             )
-        return check_events(p, events_of(codes.reshape(steps, -1)), steps)
+        flat = codes.reshape(steps, int(np.prod(p.shape)))
+        step, soma = np.nonzero(flat)
+        return check_events(p, Events(step, soma, None if flat.dtype == bool else flat[step, soma]), steps, 0, ends)
 
     def _probes(self, probe: Mapping[str, np.ndarray | None]) -> dict[int, np.ndarray]:
         found, names = {}, {p.name: i for i, p in enumerate(self.program.populations) if p.model == "lif"}
@@ -200,9 +206,14 @@ def run_ticks(
     populations = engine.program.populations
     dense = {i: codes_of(e, steps, populations[i].shape) for i, e in inputs.items()}
     counters, codes = engine.run_events(dense, steps, [(i, part) for i in probes for part in ("u", "v")])
-    events = {i: events_of(c[0].reshape(steps, -1), coded(populations[i])) for i, c in codes.items()}
+    events = {
+        i: events_of(c[0].reshape(steps, int(np.prod(populations[i].shape))), coded(populations[i]))
+        for i, c in codes.items()
+    }
     kept = {
-        i: tuple(engine.probed[i, part].reshape(steps, -1)[:, somas] for part in ("u", "v"))
+        i: tuple(
+            engine.probed[i, part].reshape(steps, int(np.prod(populations[i].shape)))[:, somas] for part in ("u", "v")
+        )
         for i, somas in probes.items()
     }
     return counters, events, kept  # type: ignore[return-value]

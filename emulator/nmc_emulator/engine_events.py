@@ -29,6 +29,7 @@ from .workspace import code_type
 
 TICKS = 1024  # ticks computed in one go at most
 ROOM = 1 << 16  # recorded events kept before they are handed out
+TOPS = {"tick": 2**59, "samples": 2**31, "steps": 2**40}  # of a checkpoint, far above any run
 
 
 def fresh_state(plan: StreamPlan, samples: int) -> tables.State:
@@ -53,6 +54,13 @@ def fresh_state(plan: StreamPlan, samples: int) -> tables.State:
         out=np.zeros((samples, readout_size(plan.program)), np.int64),
         bound=np.zeros(4, np.int64),
     )
+
+
+def _number(name: str, value: np.ndarray, top: int) -> int:
+    """One number of a checkpoint. UsageError if it is none, or beyond 0..top."""
+    if value.size != 1 or value.dtype != np.int64 or not 0 <= int(value.reshape(())) <= top:
+        raise UsageError(f"the checkpoint's '{name}' is no whole number in 0..{top}; start anew")
+    return int(value.reshape(()))
 
 
 def _scratch(plan: StreamPlan) -> tables.Scratch:
@@ -107,7 +115,7 @@ class EventEngine:
         clock["samples"] = samples
         if self.program.timesteps == 0:
             clock["timesteps"] = steps or tables.ENDLESS
-            clock["interval"] = clock["timesteps"] * self.program.ticks_per_step
+            clock["interval"] = steps * self.program.ticks_per_step or tables.ENDLESS
         self.state = fresh_state(self.plan, samples)
 
     @property
@@ -129,15 +137,28 @@ class EventEngine:
         return {**{k: np.array(n) for k, n in when.items()}, **{k: a.copy() for k, a in self.state._asdict().items()}}
 
     def restore(self, saved: Mapping[str, np.ndarray]) -> None:
-        """Go on where ``snapshot`` was taken. UsageError if it is of another network."""
+        """Go on where ``snapshot`` was taken. UsageError if it is of another network, or cannot be of this one."""
         if not {"tick", "samples", "steps"} <= set(saved):
             raise UsageError(f"the checkpoint says nothing of the time; it is not of Program '{self.program.name}'")
-        self.restart(int(saved["samples"]), int(saved["steps"]))
+        tick, samples, steps = (_number(name, saved[name], top) for name, top in TOPS.items())
+        self.restart(samples, steps)
         for name, array in self.state._asdict().items():
             if name not in saved or saved[name].shape != array.shape or saved[name].dtype != array.dtype:
                 raise UsageError(f"the checkpoint's '{name}' does not fit Program '{self.program.name}'; start anew")
             array[:] = saved[name]
-        self.tick = int(saved["tick"])
+        for i, pop in enumerate(self.plan.net.pops):
+            self._check_lists(i, int(pop["event"]), int(pop["size"]))
+        self.tick = tick
+
+    def _check_lists(self, i: int, first: int, size: int) -> None:
+        """UsageError for events of population i that would lead a kernel outside its arrays; then nothing is kept."""
+        listed = self.state.listed[i]
+        lists = self.state.ring[first : first + size * self.plan.slots].reshape(self.plan.slots, size)
+        used = lists[np.arange(size) < listed[:, None]]
+        if listed.min() < 0 or listed.max() > size or used.min(initial=0) < 0 or used.max(initial=0) >= size:
+            self.restart()
+            name = self.program.populations[i].name
+            raise UsageError(f"the checkpoint lists events that population '{name}' cannot send; start anew")
 
     def advance(
         self, ticks: int, inputs: Mapping[int, Events] | None = None, probes: np.ndarray | None = None
@@ -156,18 +177,29 @@ class EventEngine:
     def _part(self, stop: int, inputs: Mapping[int, Events], probes: np.ndarray) -> tuple:
         first = self.tick
         feed, record = self._feed(first, stop, inputs), self._record(stop - first, probes)
+        before = self.state.over.copy() if self.strict else self.state.over
         self.tick = run_ticks(self.plan.net, self.state, self.scratch, feed, record, first, stop)
         if self.strict:
-            self._check(first)
+            self._check(first, self.state.over - before)
+        self._check_relays()
         ran = self.tick - first
-        return self._events(record), record.u[:, :ran].astype(self.number), record.v[:, :ran].astype(self.number)
+        return self._events(record), record.u[:, :ran], record.v[:, :ran]
 
-    def _check(self, tick: int) -> None:
+    def _check_relays(self) -> None:
+        """VerifyError where a relay should have sent what its events here, of 32 bits, do not hold."""
+        for i, p in enumerate(self.program.populations):
+            if p.model == "relay" and self.state.over[i, 0]:
+                raise VerifyError(
+                    f"relay '{p.name}' sent codes beyond 32 bits, which the engine 'events' does not keep; lower its"
+                    " input or the shift of its projections"
+                )
+
+    def _check(self, tick: int, over: np.ndarray) -> None:
         """VerifyError if a value left its range in this tick."""
-        for i, name in np.argwhere(self.state.over).tolist():
+        for i, name in np.argwhere(over).tolist():
             raise VerifyError(
                 f"overflow in population '{self.program.populations[i].name}', tick {tick}:"
-                f" {self.state.over[i, name]} values left the range of '{OVERFLOW[name]}'; lower the weight scale or"
+                f" {over[i, name]} values left the range of '{OVERFLOW[name]}'; lower the weight scale or"
                 " the input, or run without strict to count such values"
             )
 
@@ -186,7 +218,7 @@ class EventEngine:
             somas.append(soma if order is None else order[soma].astype(np.int32))
             codes.append(np.ones(len(soma), np.int32) if events.code is None else events.code[part])
             total += len(soma)
-        return tables.Feed(first, start, np.concatenate(somas), np.concatenate(codes))
+        return tables.Feed(first, start, np.concatenate(somas), np.concatenate(codes).astype(np.int32, copy=False))
 
     def _record(self, ticks: int, probes: np.ndarray) -> tables.Record:
         placed = probes.copy()
@@ -197,12 +229,12 @@ class EventEngine:
         return tables.Record(
             np.zeros(1, np.int64),
             np.empty(room, np.int64),
-            np.empty(room, np.int16),
+            np.empty(room, np.int32),
             np.empty(room, np.int32),
             np.empty(room, np.int32),
             placed,
-            np.zeros(potentials),
-            np.zeros(potentials),
+            np.zeros(potentials, self.number),
+            np.zeros(potentials, self.number),
         )
 
     def _events(self, record: tables.Record) -> dict[int, Events]:
@@ -253,9 +285,10 @@ class EventEngine:
         """Readout int64 [N, classes], counters and recorded codes of images [N, T or 1, C, H, W]."""
         T, inputs = self.program.timesteps, {}
         for spec in self.program.host_codes:
-            rows = [self.host.codes(spec, image, n) for n, image in enumerate(images)]
-            frames = np.stack([np.broadcast_to(r, (T, *r.shape[1:])) for r in rows]).reshape(len(images) * T, -1)
-            inputs[spec.population] = events_of(frames)
+            frames = np.zeros((len(images), T, *self.program.populations[spec.population].shape), np.int32)
+            for n, image in enumerate(images):
+                frames[n] = self.host.codes(spec, image, n)
+            inputs[spec.population] = events_of(frames.reshape(len(images) * T, int(np.prod(frames.shape[2:]))))
         counters, events, _ = self.run_events(inputs, len(images) * T)
         done(len(images))
         codes = {i: self._dense(i, e, len(images)) for i, e in events.items()}

@@ -52,7 +52,7 @@ def _checker(program: Program, planner: Planner, i: int) -> Callable[[np.ndarray
 
     def check(acc: np.ndarray) -> None:
         if over.any():
-            locate(program.populations[i], acc[: planner.space.block.window[1]], program.timesteps)
+            locate(program.populations[i], acc[: planner.space.block.window[1]], program.timesteps, program.modular)
 
     return check
 

@@ -110,6 +110,7 @@ class TickEngine:
         self.recorded, self.strict, self.host = recorded, strict, Host(program)
         self.T, self.P = program.timesteps, program.ticks_per_step
         self.bounds = find_bounds(program, timing)
+        self.modular = True if program.modular else None  # as the kernels take it
         self._restart(np.zeros((0, 1, *program.input_shape)))
 
     def _restart(self, images: np.ndarray, window: int | None = None) -> None:
@@ -389,24 +390,24 @@ class TickEngine:
             theta = p.vth[box.c0 : box.c1].astype(np.int64) << 6  # type: ignore[index]
             low = np.full_like(theta, soma.NEVER) if p.vth_low is None else p.vth_low.astype(np.int64) << 6
             low = low if p.vth_low is None else low[box.c0 : box.c1]
-            soma.lif_tile(acc, state["u"], state["v"], codes, bias, theta, low, p.du, p.dv, over)
+            soma.lif_tile(acc, state["u"], state["v"], codes, bias, theta, low, p.du, p.dv, over, self.modular)
         elif p.model == "sigma_delta":
             theta = p.vth[box.c0 : box.c1].astype(np.int64)  # type: ignore[index]
             operands = acc, state["sigma"], state["act"], state["residue"], state["error"], codes, bias, theta
             soma.sigma_delta_tile(*operands, p.relu, p.cumulative, p.out_shift, over)
         elif p.model == "levels":
             table = np.broadcast_to(p.thresholds, (p.shape[0], p.thresholds.shape[1]))  # type: ignore
-            soma.levels_tile(acc, codes, bias, table[box.c0 : box.c1].astype(np.int64), over)
+            soma.levels_tile(acc, codes, bias, table[box.c0 : box.c1].astype(np.int64), over, self.modular)
         elif p.model == "relay":
             soma.relay_tile(acc, codes, over)
         else:
-            soma.readout_tile(acc, state["v"], bias, over)
+            soma.readout_tile(acc, state["v"], bias, over, self.modular)
             self._read(p, state["v"], box, step)
         self._probe(i, state, box, step)
         self._book_soma(i, p, tile.core, box, bias)
         self.counters.overflow_of(i)[:] += over
         if self.strict and over.any():
-            raise_first(p, step % self.T, acc, before, box)
+            raise_first(p, step % self.T, acc, before, box, self.program.modular)
         return codes
 
     def _state(self, i: int, p: Population, tile: Tile, box: Box, t: int) -> State:

@@ -50,6 +50,7 @@ class Planner:
     ) -> None:
         self.real = real
         self.program, self.layout, self.timing, self.bounds = program, layout, timing, bounds
+        self.modular = True if program.modular else None  # as the kernels take it
         self.counters, self.host = counters, Host(program)
         self.space = Workspace(program, bounds, batch)
         self.loads = TickLoads((batch - 1) * program.interval + timing.span, layout.cores, layout.mesh.links)
@@ -216,7 +217,8 @@ class Planner:
             space.step(soma.relay, window, acc, space.codes(i, flat=True), over)
         elif p.model == "readout":
             v = space.buffer(("v", i), (n,), np.int64)
-            space.step(soma.readout, window, space.T, acc, v, self.out, _repeated(bias, n, np.int64), over)
+            rest = _repeated(bias, n, np.int64), over, self.modular
+            space.step(soma.readout, window, space.T, acc, v, self.out, *rest)
         elif p.model == "lif":
             self._lif(i, p, acc, n, bias, narrow)
         else:
@@ -235,7 +237,8 @@ class Planner:
         state = acc, space.buffer(("v", i), (n,), dtype), space.codes(i, flat=True)
         constants = _repeated(bias, n, dtype), _repeated(theta, n, dtype), p.dv
         choice = (_shift_of(p.dv), self._wrapping(p)) if narrow else ()
-        space.step(call, space.block.window, space.T, *state, *constants, *choice, self.counters.overflow_of(i))
+        rest = *choice, self.counters.overflow_of(i), self.modular
+        space.step(call, space.block.window, space.T, *state, *constants, *rest)
 
     def _wrapping(self, p: Population) -> bool | None:
         return None if self.bounds.accumulator[p.dendrite] < soma.UNWRAPPED else True
@@ -247,7 +250,7 @@ class Planner:
         args = self.space.block.window, acc, self.space.codes(i, flat=True), _repeated(bias, n, dtype), rows
         scratch: np.ndarray = np.zeros(rows.shape[1], dtype)
         call, choice = (soma.levels, (self._wrapping(p),)) if narrow else (soma.levels_wide, ())
-        self.space.step(call, *args, scratch, *choice, self.counters.overflow_of(i))
+        self.space.step(call, *args, scratch, *choice, self.counters.overflow_of(i), self.modular)
 
     def _record(self, i: int, p: Population) -> None:
         if i not in self.codes:

@@ -164,4 +164,23 @@ def _time(data: Data) -> list[str]:
         f"critical operations of the run, the largest load of each tick added up: {bound}",
         f"no faster than {seconds(time['per_sample'])} per sample ({time['profile']}: {time['label']})",
         f"bounds for the run at those rates: {limits}{untimed}",
+        *_timing(data.get("timing")),
     ]
+
+
+def _timing(timing: Mapping[str, Any] | None) -> list[str]:
+    """What the simulation of packets says, if there was one (docs/timing.md)."""
+    if not timing:
+        return []
+    trees = ", multicast trees" if timing["multicast"] else ""
+    busiest = ", ".join(f"{b['what']} in {count(b['ticks'])}" for b in timing["busiest"][:3])
+    depth = f"; deepest queue {count(timing['deepest_queue'])} packets" if timing["deepest_queue"] else ""
+    lines = [
+        f"{timing['fidelity']}: {seconds(timing['per_sample'])} per sample ({timing['profile']}{trees}); a tick takes"
+        f" {timing['tick_ns_mean']:,.0f} ns on average, {timing['tick_ns_max']:,.0f} ns at most",
+        f"busiest: {busiest} of {count(timing['ticks'])} ticks{depth}",
+        "(packets are served in the tick they are sent in; the bounds above book their work in the tick it is due)",
+    ]
+    if timing["missing"]:
+        lines.append(f"not in these times: {', '.join(timing['missing'])}")
+    return lines

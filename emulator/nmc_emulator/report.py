@@ -100,7 +100,7 @@ def make_report(program: Program, result: RunResult, labels: np.ndarray | None =
                 "missing": list(time.missing),
             },
             "overflow": _overflow(program, result),
-            "energy": [_energy(energy, n) for energy in energies],
+            "energy": [_energy(energy, n, program) for energy in energies],
             "layers": [
                 _layer(program, i, counts, energies, n) for i, counts in enumerate(layers)
             ],
@@ -198,12 +198,13 @@ def _overflow(program: Program, result: RunResult) -> dict[str, dict[str, int]]:
     return found
 
 
-def _energy(energy: Energy, samples: int) -> dict[str, Any]:
+def _energy(energy: Energy, samples: int, program: Program) -> dict[str, Any]:
     profile = energy.profile
+    on_loihi1 = program.target.get("profile") == "loihi1"  # whose own prices they are
     return {
         "profile": profile.name,
         "title": profile.title,
-        "label": profile.scope_label,
+        "label": profile.scope_label.removesuffix(" on a Loihi 2 mapping") if on_loihi1 else profile.scope_label,
         "kind": profile.kind,
         "counts_what": PAPER_COUNTS if profile.kind == "formula" else "",
         "total_pj": energy.total_pj,
@@ -216,12 +217,17 @@ def _energy(energy: Energy, samples: int) -> dict[str, Any]:
     }
 
 
+# by integer profile: what prices and rates there are of the chip itself
+PRICED = {"loihi1": "simulated or fitted, not measured", "loihi2": "most of them of another chip"}
+TIMED = {"loihi1": "fitted to that chip", "loihi2": "extrapolated from another chip"}
+
+
 def _assumptions(program: Program, result: RunResult, layers: list[Counts]) -> list[str]:
     """What the numbers rest on, first of all."""
     total = {name: sum(layer[name] for layer in layers) for name in layers[0]}
-    target = program.target.get("name", "the target")
+    target, profile = program.target.get("name", "the target"), program.target.get("profile", "loihi2")
     said = [
-        "spikes and counts are exact; energies are counts times published prices, most of them of another chip",
+        f"spikes and counts are exact; energies are counts times published prices, {PRICED[profile]}",
         ENCODINGS[bool(program.host_currents)],
     ]
     for feature in _assumed_features(program):
@@ -234,7 +240,7 @@ def _assumptions(program: Program, result: RunResult, layers: list[Counts]) -> l
     said.append(f"on the way to energy, {BOUNDS['neuron_active']}; a mapped neuron is updated in every tick")
     if not result.mapped:
         said.append("the Program is not mapped: all work is on one core and there is no traffic")
-    said.append("seconds rest on rates extrapolated from another chip; they are a bound from below")
+    said.append(f"seconds rest on rates {TIMED[profile]}; they are a bound from below")
     return said
 
 

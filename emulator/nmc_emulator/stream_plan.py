@@ -209,7 +209,7 @@ class Planner:
         stream = p.timesteps == 0
         found["timesteps"] = tables.ENDLESS if stream else p.timesteps
         found["ticks"] = p.ticks_per_step
-        found["interval"] = tables.ENDLESS * p.ticks_per_step if stream else p.interval
+        found["interval"] = tables.ENDLESS if stream else p.interval
         found["samples"] = 1
         return found
 
@@ -223,6 +223,7 @@ class Planner:
             row["leak_v"], row["leak_u"] = 4096 - p.dv, 4096 - p.du - 1
             row["ternary"], row["relu"], row["cumulative"] = p.vth_low is not None, p.relu, p.cumulative
             row["out_shift"], row["state"] = p.out_shift, self._state_of(int(row["kind"]), size)
+            row["modular"] = self.program.modular
             if p.restart is not None:
                 row["every"], row["phase"] = p.restart[0], p.restart[1] % p.restart[0]
             soma, event = soma + size, event + size * self.slots

@@ -18,6 +18,7 @@ from .timing import SPARSE, Edge, Timing
 
 CELLS = 1 << 22  # entries of a temporary array at most, whatever the size of the network
 SMALL = 127  # largest entry of an int8 table
+LARGE = 1 << 26  # entries of a table that is spared where it can be
 LANES = 16  # columns of load tables come in so many: few wide additions beat many narrow ones
 
 
@@ -48,7 +49,7 @@ class Rows:
 class Pool:
     """Synapses of all Sparses, rows channel-last by source soma, targets channel-last within the dendrite.
 
-    indptr int64 [sum of rows + 1 each], target uint16 or uint32, weight int8 or int16, extra uint8 or None;
+    indptr int64 [sum of rows + 1 each], target uint32, weight int8 or int16, extra uint8 or None;
     starts: where each Sparse's rows begin in ``indptr``, ``rows``: in tables of one row per source soma.
     """
 
@@ -60,7 +61,7 @@ class Pool:
     rows: tuple[int, ...]
 
 
-def _reordered(program: Program, s: Sparse, dtype: type) -> Rows:
+def _reordered(program: Program, s: Sparse) -> Rows:
     indptr, target, weight, extra = s.indptr, s.target, s.weight, s.extra
     order = channel_last(program.populations[s.src].shape)
     if order is not None:
@@ -71,15 +72,14 @@ def _reordered(program: Program, s: Sparse, dtype: type) -> Rows:
     place = inverse(channel_last(program.dendrites[s.dst].shape))
     if place is not None:
         target = place[target]
-    if target.dtype == np.int32 and dtype is np.uint32:
+    if target.dtype == np.int32:
         return Rows(indptr, target.view(np.uint32), weight, extra)  # no copy: targets are not negative
-    return Rows(indptr, target.astype(dtype), weight, extra)
+    return Rows(indptr, target.astype(np.uint32), weight, extra)
 
 
 def make_pool(program: Program, wide: bool) -> Pool:
-    """All Sparses behind one another; ``wide``: weights of 16 bits and targets of 32, whether needed or not."""
-    small = not wide and all(np.prod(program.dendrites[s.dst].shape) <= 2**16 for s in program.sparses)
-    parts = [_reordered(program, s, np.uint16 if small else np.uint32) for s in program.sparses]
+    """All Sparses behind one another; ``wide``: weights of 16 bits, whether needed or not."""
+    parts = [_reordered(program, s) for s in program.sparses]
     late, weight = any(p.extra is not None for p in parts), np.int16 if wide else np.int8
     if len(parts) == 1 and not late:
         only = parts[0]
@@ -89,7 +89,7 @@ def make_pool(program: Program, wide: bool) -> Pool:
     extras = [np.zeros(len(p.target), np.uint8) if p.extra is None else p.extra for p in parts]
     return Pool(
         _behind(np.int64, [p.indptr + n for p, n in zip(parts, synapses, strict=False)]),
-        _behind(np.uint16 if small else np.uint32, [p.target for p in parts]),
+        _behind(np.uint32, [p.target for p in parts]),
         _behind(weight, [p.weight for p in parts]),
         _behind(np.uint8, extras) if late else None,
         tuple(n + i for i, n in enumerate(somas[:-1])),
@@ -123,9 +123,11 @@ def home_tiles(program: Program, layout: Layout, population: int) -> np.ndarray:
 
 
 def core_of_tile(layout: Layout) -> np.ndarray:
-    """Core of each tile, int64."""
-    found = {q.tile: q.core for pieces in layout.pieces for q in pieces}
-    return np.array([found[t] for t in sorted(found)], np.int64)
+    """Core of each tile, int64; 0 for one that holds nothing."""
+    held = {q.tile: q.core for pieces in layout.pieces for q in pieces}
+    found = np.zeros(max(held, default=-1) + 1, np.int64)
+    found[list(held)] = list(held.values())
+    return found
 
 
 class Reach:
@@ -185,8 +187,8 @@ def chunks(indptr: np.ndarray, width: int) -> Iterator[tuple[int, int]]:
 def by_core(counts: np.ndarray, core: np.ndarray, cores: int) -> np.ndarray:
     """Columns of tiles [rows, tiles] added up by core, int64 [rows, cores]."""
     found = np.zeros((len(counts), cores), np.int64)
-    for tile, c in enumerate(core.tolist()):
-        found[:, c] += counts[:, tile]
+    for tile in np.flatnonzero(counts.any(axis=0)).tolist():
+        found[:, core[tile]] += counts[:, tile]
     return found
 
 
@@ -206,7 +208,8 @@ def cost_tables(
     """
     edges, core = [e for e in timing.edges if e.kind == SPARSE], core_of_tile(layout)
     rows = sum(len(s.indptr) - 1 for s in program.sparses)
-    single = all(_one_tile_per_core(layout, e.dst) for e in edges)
+    # a table less where it would be large; everywhere else one form, because each form is compiled anew
+    single = rows * layout.cores > LARGE and all(_one_tile_per_core(layout, e.dst) for e in edges)
     synapses, entries = Table(rows, layout.cores), Table(0 if single else rows, layout.cores)
     weight = pool.weight
     for e, start, row in zip(edges, pool.starts, pool.rows, strict=True):

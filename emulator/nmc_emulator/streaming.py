@@ -34,6 +34,12 @@ class Stream:
                 f"Program '{program.name}' has windows of {program.timesteps} timesteps; run it with Emulator,"
                 " or build it with timesteps=0"
             )
+        for p in program.populations:
+            if p.model == "input" and p.level >= program.ticks_per_step:
+                raise UsageError(
+                    f"input '{p.name}' lives at level {p.level}, beyond the {program.ticks_per_step} ticks of its"
+                    " timestep; a stream takes inputs of lower levels"
+                )
         emulator = Emulator(program, record=record, engine="events", strict=strict)
         assert isinstance(emulator.engine, EventEngine)
         self.program, self._emulator, self._engine = program, emulator, emulator.engine
@@ -50,12 +56,12 @@ class Stream:
         inputs: events of input populations in these timesteps; timesteps count from the start of the
         stream, in and out. UsageError for events that do not fit.
         """
+        if steps < 0:
+            raise UsageError(f"{steps} timesteps: a stream only goes on; give at least 0")
         given, first = {}, self.step
         for name, events in inputs.items():
             i = self._emulator._input(name)
-            late = Events(events.step - first, events.soma, events.code)
-            known = check_events(self.program.populations[i], late, steps, first)
-            given[i] = Events(known.step + first, known.soma, known.code)
+            given[i] = check_events(self.program.populations[i], events, steps, first)
         parts = [p[0] for p in self._engine.advance(steps * self.program.ticks_per_step, given)]
         names, codes = [p.name for p in self.program.populations], self._engine.plan.coded
         return {names[i]: joined([p[i] for p in parts], codes[i]) for i in self._engine.recorded}
@@ -102,8 +108,7 @@ class Stream:
                         f" {program_digest(program)[:12]}; start anew, or load the Program it was saved with"
                     )
                 saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator)
-        except (OSError, safetensors.SafetensorError) as error:
+        except (OSError, TypeError, AttributeError, safetensors.SafetensorError) as error:  # types NumPy lacks
             raise ArtefactError(f"{path}: {error}; give a file that Stream.save wrote") from None
-        scalars = {name: saved[name].reshape(()) for name in ("tick", "samples", "steps") if name in saved}
-        stream._engine.restore(saved | scalars)
+        stream._engine.restore(saved)
         return stream

@@ -8,7 +8,11 @@ from nmc_compiler.program.model import Program
 def why_not_events(program: Program) -> str | None:
     """What of the Program the event engine does not run; None if it runs it all."""
     pools = [
-        t for t in program.transfers if t.mode != "maxpool" or (*t.kernel, *t.stride, *t.pad) != (1, 1, 1, 1, 0, 0)
+        t
+        for t in program.transfers
+        if t.mode != "maxpool"
+        or (*t.kernel, *t.stride, *t.pad) != (1, 1, 1, 1, 0, 0)
+        or program.dendrites[t.src].shape != program.dendrites[t.dst].shape
     ]
     parts = {
         "attention": program.dynamics,

@@ -13,6 +13,8 @@ import numpy as np
 from nmc_compiler.errors import UsageError
 from nmc_compiler.program.model import Population, Program, Shape
 
+from .host import payload_range
+
 
 @dataclass(frozen=True)
 class Events:
@@ -50,39 +52,50 @@ def codes_of(events: Events, steps: int, shape: Shape) -> np.ndarray:
     return found.reshape(steps, *shape)
 
 
-def check_events(p: Population, events: Events, steps: int, first: int = 0) -> Events:
-    """Events from outside in order of timestep and soma. UsageError if they do not fit their population.
+def check_events(
+    p: Population, events: Events, steps: int, first: int = 0, ends: tuple[int, int] | None = None
+) -> Events:
+    """Events from outside, of ``steps`` timesteps from ``first`` on, in order of timestep and soma.
 
-    first: what timestep 0 is called in errors.
+    ends: least and largest code; None: what the payload holds.  UsageError if they do not fit.
     """
+    if not isinstance(events, Events):
+        raise UsageError(f"events of input '{p.name}' are of type {type(events).__name__}; give nmc_emulator.Events")
     size, step, soma = int(np.prod(p.shape)), events.step, events.soma
+    parts = {"step": step, "soma": soma, **({} if events.code is None else {"code": events.code})}
+    for part, array in parts.items():
+        if not isinstance(array, np.ndarray) or array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+            kind = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+            raise UsageError(f"events of input '{p.name}': {part} is {kind}; give a one-dimensional array of integers")
     if len(step) != len(soma) or (events.code is not None and len(events.code) != len(step)):
         raise UsageError(f"events of input '{p.name}': step, soma and code differ in length")
     if len(step) == 0:
         return events
-    if step.min() < 0 or step.max() >= steps or soma.min() < 0 or soma.max() >= size:
+    if step.min() < first or step.max() >= first + steps or soma.min() < 0 or soma.max() >= size:
         raise UsageError(
-            f"events of input '{p.name}': timesteps {step.min() + first}..{step.max() + first}, somas"
+            f"events of input '{p.name}': timesteps {step.min()}..{step.max()}, somas"
             f" {soma.min()}..{soma.max()}, but the run has timesteps {first}..{first + steps - 1}, the input somas"
             f" 0..{size - 1}"
         )
-    place = step.astype(np.int64) * size + soma
+    place = (step.astype(np.int64) - first) * size + soma.astype(np.int64)
     order = np.argsort(place, kind="stable")
     if (np.diff(place[order]) == 0).any():
         raise UsageError(f"events of input '{p.name}': a soma fires twice in one timestep; add their codes first")
     code = None if events.code is None else events.code[order]
-    _check_codes(p, code)
-    return Events(step[order].astype(np.int64), soma[order].astype(np.int32), code)
+    _check_codes(p, code, ends or payload_range(p))
+    kept = None if code is None else code.astype(np.int32)
+    return Events(step[order].astype(np.int64), soma[order].astype(np.int32), kept)
 
 
-def _check_codes(p: Population, code: np.ndarray | None) -> None:
-    bits, low = max(p.payload_bits, 1), 0
-    high = 2**bits - 1
-    if p.signed:
-        low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-        low = -1 if p.payload_bits <= 1 else low
-    if code is not None and len(code) and (code.min() < low or code.max() > max(high, 1)):
-        raise UsageError(f"events of input '{p.name}' carry codes {code.min()}..{code.max()}, it takes {low}..{high}")
+def _check_codes(p: Population, code: np.ndarray | None, ends: tuple[int, int]) -> None:
+    if code is None or not len(code):
+        return
+    if not code.all():
+        raise UsageError(f"events of input '{p.name}' carry a code 0, which is no event; leave them out")
+    if code.min() < ends[0] or code.max() > ends[1]:
+        raise UsageError(
+            f"events of input '{p.name}' carry codes {code.min()}..{code.max()}, it takes {ends[0]}..{ends[1]}"
+        )
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="nmc", description=DESCRIPTION, epilog=EXIT)
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and stop")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (_compile, _emulate, _report, _verify, _inspect, _targets, _passes, _doctor):
+    for add in (_compile, _emulate, _report, _verify, _export, _inspect, _targets, _passes, _doctor):
         add(commands)
     return parser
 
@@ -126,13 +126,62 @@ def _emulate(commands: Subparsers) -> None:
     parser = _command(commands, "emulate", "run a compiled Program on images")
     add = parser.add_argument
     add("folder", metavar="FOLDER", help="what `nmc compile` wrote")
-    add("--input", required=True, metavar="FILE.npz", help="`images`, and `labels` if accuracy is wanted")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--input",
+        metavar="FILE",
+        help=".npz of `images`, and `labels` if accuracy is wanted; or a recording of events, with --dt",
+    )
+    what.add_argument(
+        "--from-trace",
+        metavar="EVENTS.npz",
+        help="do not run: count what this Program does with the events of a run of the same network",
+    )
     add("-o", "--out", metavar="FOLDER", help="where the run goes (default: run/ inside FOLDER)")
     add("--record", nargs="+", default=[], metavar="NAME", help="populations whose spikes are kept, or `all`")
-    add("--engine", choices=("layers", "ticks"), default="layers", help="layer by layer (fast), or tick by tick")
+    add(
+        "--trace",
+        nargs="+",
+        default=[],
+        metavar="FORMAT",
+        help="files about the run: events (for --from-trace), csv, parquet, chrome (a timeline for Perfetto)",
+    )
+    add(
+        "--probe",
+        nargs="+",
+        default=[],
+        metavar="NAME[:C,Y,X]",
+        help="somas whose spikes and potentials go to probes.vcd, and to the tables of --trace",
+    )
+    add(
+        "--timing",
+        choices=("queue", "cycle"),
+        default="",
+        help="time of every tick: packets in queues and on links, or flit by flit (up to 64 cores)",
+    )
+    add("--multicast", action="store_true", help="for --timing: one packet per event, copied where its way branches")
+    add("--plot", action="store_true", help="pictures: raster of spikes, map of cores, load over time")
+    add(
+        "--checkpoint",
+        metavar="FILE",
+        help="keep what is done in FILE; the same command goes on behind it",
+    )
+    add(
+        "--engine",
+        choices=("auto", "layers", "events", "ticks"),
+        default="auto",
+        help="layers or events (both fast), or tick by tick (default: whichever fits the Program)",
+    )
     add("--batch", type=positive, default=1, metavar="N", help="samples computed together; changes nothing but memory")
     add("--limit", type=positive, metavar="N", help="only the first N samples")
+    add("--dt", type=positive, metavar="N", help="for a recording of events: length of a timestep, in the units of t")
     add("--strict", action="store_true", help="a value out of range is an error, not a count")
+    add(
+        "--arithmetic",
+        choices=("exact", "float"),
+        default="exact",
+        help="float: potentials that neither round nor wrap nor saturate, to see what the integers cost",
+    )
     _json(parser)
 
 
@@ -148,9 +197,21 @@ def _verify(commands: Subparsers) -> None:
     parser = _command(commands, "verify", "compare recorded vectors, interpreters, engines and mapping")
     add = parser.add_argument
     add("folder", metavar="FOLDER", help="what `nmc compile` wrote")
-    add("--golden", required=True, metavar="FILE.npz", help="`images`, `labels`, `logits`, `spikes/<module>`")
+    add("--golden", metavar="FILE.npz", help="`images`, `labels`, `logits`, `spikes/<module>`")
+    add("--with", dest="other", choices=("lava",), help="compare the emulator with what is exported, run by Lava")
+    add("--images", type=positive, metavar="N", help="for --with: images, golden ones or noise (default: 2)")
+    add("--unroll", action="store_true", help="for --with lava: Convs as synapses one by one, which Lava does faster")
     add("--limit", type=positive, metavar="N", help="images whose accuracy is compared (default: 200)")
     add("--tick-images", type=positive, default=2, metavar="N", help="images run tick by tick (default: 2)")
+    _json(parser)
+
+
+def _export(commands: Subparsers) -> None:
+    parser = _command(commands, "export", "write a compiled Program as a folder that other software runs")
+    add = parser.add_argument
+    add("folder", metavar="FOLDER", help="what `nmc compile` wrote")
+    add("--format", required=True, choices=("lava",), help="lava: lava-nc 0.10.0, simulation in fixed point")
+    add("-o", "--out", required=True, metavar="FOLDER", help="where the files go")
     _json(parser)
 
 

@@ -7,21 +7,34 @@ import json
 from typing import Any
 
 from nmc.cli.output import print_json, tell
-from nmc.ladder import ACCURACY_IMAGES, Ladder, Rung, verify
+from nmc.ladder import ACCURACY_IMAGES, LAVA_IMAGES, Ladder, Rung, verify, verify_lava
+from nmc_compiler.errors import UsageError
 
 MISMATCH = 3
 
 
 def run(args: argparse.Namespace) -> int:
-    ladder = verify(
-        args.folder,
-        args.golden,
-        limit=args.limit or ACCURACY_IMAGES,
-        tick_images=args.tick_images,
-        progress=lambda rung: tell(f"comparing {rung}"),
-    )
+    if args.golden is None and args.other is None:
+        raise UsageError("nothing to compare with; give --golden FILE.npz, or --with lava")
+    ladder = _lava(args) if args.other == "lava" else _golden(args)
     print_json(ladder.as_json()) if args.json else _print(ladder)
     return 0 if ladder.ok else MISMATCH
+
+
+def _golden(args: argparse.Namespace) -> Ladder:
+    if args.images or args.unroll:
+        raise UsageError("--images and --unroll belong to --with lava; --limit says how many golden images to compare")
+    limits = {"limit": args.limit or ACCURACY_IMAGES, "tick_images": args.tick_images}
+    return verify(args.folder, args.golden, **limits, progress=_progress)
+
+
+def _lava(args: argparse.Namespace) -> Ladder:
+    images = args.images or LAVA_IMAGES
+    return verify_lava(args.folder, args.golden, images=images, unroll=args.unroll, progress=_progress)
+
+
+def _progress(rung: str) -> None:
+    tell(f"comparing {rung}")
 
 
 def _print(ladder: Ladder) -> None:

@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from nmc.artefact import Compiled, load
 from nmc.ladder.golden import Golden, read_golden
+from nmc.ladder.lava import lava_python, lava_rung, noise
 from nmc.ladder.rungs import (
     Rung,
     accuracy_rung,
@@ -21,11 +24,12 @@ from nmc.ladder.rungs import (
 from nmc_compiler.errors import ArtefactError, UsageError
 from nmc_emulator import run
 
-__all__ = ["Ladder", "Rung", "verify"]
+__all__ = ["Ladder", "Rung", "verify", "verify_lava"]
 
 SCHEMA = "nmc.verify/1"
 ACCURACY_IMAGES = 200  # interpreted twice, in float and in integers: half a minute for the example models
 TICK_IMAGES = 2
+LAVA_IMAGES = 2  # Lava takes seconds for each
 
 
 @dataclass(frozen=True)
@@ -88,3 +92,30 @@ def _climb(compiled: Compiled, golden: Golden, tick_images: int, progress: Calla
     yield engines_rung(compiled, few, *engines)
     progress("mapping")
     yield mapping_rung(compiled)
+
+
+def verify_lava(
+    program: Compiled | str | os.PathLike[str],
+    golden: str | os.PathLike[str] | None = None,
+    *,
+    images: int = LAVA_IMAGES,
+    unroll: bool = False,
+    progress: Callable[[str], None] = lambda rung: None,
+) -> Ladder:
+    """Compare the emulator with Lava, running what ``nmc export --format lava`` writes; one rung.
+
+    golden: an .npz whose images are taken; without one, inputs are drawn at random from what the Program
+    takes.  images: how many of them.  unroll: let Lava run Convs as Sparse, which is faster.
+
+    ToolNotFound, which says how to get it, where there is no Lava; LoweringError where the Program has
+    something that cannot be exported.
+    """
+    if images < 1:
+        raise UsageError(f"images {images}: at least 1 is needed")
+    compiled = program if isinstance(program, Compiled) else load(program)
+    python = lava_python()
+    given: dict[str, np.ndarray] = noise(compiled.program, images)
+    if golden is not None:
+        given = {"images": read_golden(golden, compiled.float_graph, images).samples.images[:images]}
+    progress("emulator = lava")
+    return Ladder(compiled.digest, (lava_rung(compiled.program, given, unroll=unroll, python=python),))

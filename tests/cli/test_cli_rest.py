@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from command import DIGITS, SMALL, START, says
 
-COMMANDS = ["compile", "emulate", "report", "verify", "inspect", "targets", "passes", "doctor"]
+COMMANDS = ["compile", "emulate", "report", "verify", "export", "inspect", "targets", "passes", "doctor"]
 
 
 def test_help_lists_every_command(nmc) -> None:
@@ -36,8 +36,8 @@ def test_version(nmc) -> None:
         ([], "the following arguments are required: COMMAND"),
         (["nothing"], "invalid choice: 'nothing'"),
         (["compile"], "the following arguments are required: MODEL"),
-        (["emulate", "build"], "the following arguments are required: --input"),
-        (["verify", "build"], "the following arguments are required: --golden"),
+        (["emulate", "build"], "one of the arguments --input --from-trace is required"),
+        (["verify", "build", "--with", "nengo"], "invalid choice: 'nengo'"),
         (["compile", "m.pt", "--chips", "many"], "'many' is not a whole number of at least 1"),
         (["compile", "m.pt", "--input-encoding", "rate"], "invalid choice: 'rate'"),
         (["report", "b", "--json", "--markdown"], "not allowed with argument --json"),
@@ -47,6 +47,12 @@ def test_wrong_usage_is_2(nmc, arguments: list[str], text: str) -> None:
     done = nmc(*arguments)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("usage: nmc") and text in done.stderr
+
+
+def test_verify_wants_something_to_compare_with(nmc) -> None:
+    done = nmc("verify", "build")
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == "nmc: error: nothing to compare with; give --golden FILE.npz, or --with lava\n"
 
 
 def test_inspect_shows_every_layer_and_where_numbers_come_from(nmc, as_json) -> None:

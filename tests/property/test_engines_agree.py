@@ -13,6 +13,7 @@ from nmc_emulator import Emulator
 from nmc_emulator.suits import why_not_events
 
 bounded = settings(max_examples=60, deadline=None, derandomize=True)
+PROFILES = st.sampled_from(["loihi1", "loihi2"])
 
 
 def same(program: Program, seed: int, steps: int, rate: float | None = None) -> None:
@@ -30,17 +31,17 @@ def same(program: Program, seed: int, steps: int, rate: float | None = None) -> 
 
 
 @bounded
-@given(st.integers(0, 10**6), st.integers(1, 16))
-def test_streams(seed, steps):
-    program = random_general(seed)
+@given(st.integers(0, 10**6), st.integers(1, 16), PROFILES)
+def test_streams(seed, steps, profile):
+    program = random_general(seed, profile=profile)
     if why_not_events(program) is None:
         same(program, seed, steps)
 
 
 @bounded
-@given(st.integers(0, 10**6), st.integers(1, 6))
-def test_windows(seed, steps):
-    program = random_general(seed, timesteps=steps)
+@given(st.integers(0, 10**6), st.integers(1, 6), PROFILES)
+def test_windows(seed, steps, profile):
+    program = random_general(seed, timesteps=steps, profile=profile)
     if why_not_events(program) is None:
         same(program, seed, steps)
 

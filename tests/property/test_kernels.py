@@ -302,31 +302,34 @@ def accumulators(rng, frames: int, n: int, limit: int) -> np.ndarray:
     return np.where(rng.random((frames, n)) < 0.3, rng.choice(corners, (frames, n)), values)
 
 
-def naive_lif(acc, bias, vth, dv):
+MODULAR = {"loihi1": True, "loihi2": None}  # profile -> how the kernels are told
+
+
+def naive_lif(acc, bias, vth, dv, profile):
     """Codes and overflow counts (u, v) of somas [T, n], one sample."""
     codes, over = np.zeros(acc.shape, np.int64), [0, 0]
     for i in range(acc.shape[1]):
         v = 0
         for t in range(len(acc)):
             u = int(acc[t, i]) << 6
-            full = naive.decay(v, dv) + naive.wrap24(u) + int(bias[i])
+            full = naive.decay(v, dv) + naive.wrap24(u, profile) + int(bias[i])
             v = naive.clip24(full)
-            over = [over[0] + (naive.wrap24(u) != u), over[1] + (v != full)]
+            over = [over[0] + (naive.wrap24(u, profile) != u), over[1] + (v != full)]
             codes[t, i] = v > int(vth[i]) << 6
             v = 0 if codes[t, i] else v
     return codes, over
 
 
 @bounded
-@given(SEEDS, st.sampled_from([4096, 0, 1, 137, 2048, 3072, 4095]), st.booleans())
-def test_lif_kernels_equal_naive(seed, dv, wrapping):
+@given(SEEDS, st.sampled_from([4096, 0, 1, 137, 2048, 3072, 4095]), st.booleans(), st.sampled_from(list(MODULAR)))
+def test_lif_kernels_equal_naive(seed, dv, wrapping, profile):
     rng = np.random.default_rng(seed)
     n, samples = 6, 2
     limit = soma.NARROW if wrapping else soma.UNWRAPPED - 1
     acc = accumulators(rng, samples * 4, n, limit)
     bias = rng.choice([0, 64, -64, 2**22, -(2**22), 12345], n)
     vth = rng.choice([0, 1, -1, 1000, 131071, -131072], n)
-    want = [naive_lif(acc[s : s + 4], bias, vth, dv) for s in (0, 4)]
+    want = [naive_lif(acc[s : s + 4], bias, vth, dv, profile) for s in (0, 4)]
     codes, over = np.concatenate([w[0] for w in want]), np.sum([w[1] for w in want], axis=0)
     shift = {4096: 31, 2048: 1, 3072: 2, 4095: 12, 0: 0}.get(dv)
     for call, dtype in ((soma.lif, np.int32), (soma.lif_wide, np.int64)):
@@ -334,16 +337,16 @@ def test_lif_kernels_equal_naive(seed, dv, wrapping):
         args = window(8), 4, acc.astype(dtype), np.full(n, 99, dtype), got
         constants = bias.astype(dtype), (vth << 6).astype(dtype), dv
         if call is soma.lif:
-            call(*args, *constants, shift, True if wrapping else None, counted)
+            call(*args, *constants, shift, True if wrapping else None, counted, MODULAR[profile])
         else:
-            call(*args, *constants, counted)
+            call(*args, *constants, counted, MODULAR[profile])
         assert np.array_equal(got, codes)
         assert counted.tolist() == [0, *over, 0]
 
 
 @bounded
-@given(SEEDS, st.integers(1, 9), st.booleans())
-def test_level_tables_equal_naive(seed, depth, wrapping):
+@given(SEEDS, st.integers(1, 9), st.booleans(), st.sampled_from(list(MODULAR)))
+def test_level_tables_equal_naive(seed, depth, wrapping, profile):
     rng = np.random.default_rng(seed)
     n = 5
     acc = accumulators(rng, 3, n, soma.NARROW if wrapping else soma.UNWRAPPED - 1)
@@ -352,16 +355,17 @@ def test_level_tables_equal_naive(seed, depth, wrapping):
     want, over = np.zeros((3, n), np.int64), [0, 0]
     for t, i in np.ndindex(3, n):
         u = int(acc[t, i]) << 6
-        full = naive.wrap24(u) + int(bias[i])
-        over = [over[0] + (naive.wrap24(u) != u), over[1] + (naive.clip24(full) != full)]
+        wrapped = naive.wrap24(u, profile)
+        full = wrapped + int(bias[i])
+        over = [over[0] + (wrapped != u), over[1] + (naive.clip24(full) != full)]
         want[t, i] = sum(naive.clip24(full) >= int(x) for x in table[:, i])
     got, counted = np.zeros((3, n), np.uint8), np.zeros(4, np.int64)
     scratch = np.zeros(n, np.int32)
     operands = acc.astype(np.int32), got, bias.astype(np.int32), table.astype(np.int32)
-    soma.levels(window(3), *operands, scratch, True if wrapping else None, counted)
+    soma.levels(window(3), *operands, scratch, True if wrapping else None, counted, MODULAR[profile])
     assert np.array_equal(got, want) and counted.tolist() == [0, *over, 0]
     wide, again = np.zeros((3, n), np.uint8), np.zeros(4, np.int64)
-    soma.levels_wide(window(3), acc, wide, bias, table, np.zeros(n, np.int64), again)
+    soma.levels_wide(window(3), acc, wide, bias, table, np.zeros(n, np.int64), again, MODULAR[profile])
     assert np.array_equal(wide, want) and again.tolist() == [0, *over, 0]
 
 
@@ -376,6 +380,14 @@ def test_current_wraps_as_lava_does(a, wrapped):
 
 def test_current_wraps_once_and_may_stay_outside():
     assert soma.wrap24(3 << 24) == (3 << 24) - (1 << 24)
+
+
+@given(
+    st.one_of(st.integers(-(2**40), 2**40), st.sampled_from([k * 2**23 + d for k in range(-5, 6) for d in (-1, 0, 1)]))
+)
+def test_current_wraps_in_twos_complement_under_loihi1(u):
+    bits = u & 0xFFFFFF
+    assert soma.wrap24(u, True) == (bits if bits < 2**23 else bits - 2**24) == naive.wrap24(u, "loihi1")
 
 
 @pytest.mark.parametrize(("x", "d", "want"), [(-3, 2048, -1), (3, 2048, 1), (-1, 1, 0), (5, 4096, 0), (-7, 0, -7)])

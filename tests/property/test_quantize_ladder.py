@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nmc_compiler.errors import CapacityError
-from nmc_compiler.graph import Graph, GraphBuilder, ops_linear, ops_neuron, registry
+from nmc_compiler.graph import Attr, Graph, GraphBuilder, ops_linear, ops_neuron, registry
 from nmc_compiler.graph.interpret import Interpretation, interpret
 from nmc_compiler.graph.verify import verify
 from nmc_compiler.lowering import lower
@@ -176,17 +176,28 @@ def half_codes(graph: Graph, count: int) -> np.ndarray:
     return np.random.default_rng(0).integers(-6, 7, (count, graph.timesteps, *shape)) / 6
 
 
-@pytest.fixture(scope="module", params=["small", "overflowing"])
+def under_loihi1(graph: Graph) -> Graph:
+    """The graph with currents that wrap in two's complement."""
+    wraps = ("cuba_lif", "levels", "int_readout")
+    return replace(
+        graph, nodes=tuple(n.with_attrs(profile=Attr("loihi1", "target")) if n.op in wraps else n for n in graph)
+    )
+
+
+@pytest.fixture(scope="module", params=["small", "overflowing", "overflowing, loihi1"])
 def case(request: pytest.FixtureRequest) -> tuple[Graph, np.ndarray, RunResult]:
+    if request.param.endswith("loihi1"):
+        return emulated(under_loihi1(overflowing()), "loihi1")
     graph = {"small": small, "overflowing": overflowing}[request.param]()
     return emulated(graph)
 
 
-def emulated(graph: Graph) -> tuple[Graph, np.ndarray, RunResult]:
+def emulated(graph: Graph, profile: str = "loihi2") -> tuple[Graph, np.ndarray, RunResult]:
     verify(graph, event_driven=True)
     images = half_codes(graph, 24)
     program = mapped(lower(graph, TARGETS["loihi2"], CompileOptions(residual="stream", pipelined=True)), "loihi2")
     assert program is not None
+    program = replace(program, target={**program.target, "profile": profile})
     return graph, images, run(program, images, record="all")
 
 
@@ -200,6 +211,8 @@ def test_small_numbers_agree_too(case) -> None:
         assert min(overflows(want).values()) > 100
     program = mapped(lower(graph, TARGETS["loihi2"], CompileOptions(residual="duplicate")), "loihi2")
     assert program is not None
+    profile = "loihi1" if any(n.attr("profile") for n in graph) else "loihi2"
+    program = replace(program, target={**program.target, "profile": profile})
     assert differences(want, run(program, images, record="all", engine="ticks")) == []
 
 

@@ -42,9 +42,10 @@ def same_as_naive(program: Program, images: np.ndarray, result: RunResult, want:
 
 
 @settings(max_examples=45, deadline=None, derandomize=True)
-@given(st.integers(0, 10**6), OPTIONS, st.integers(1, 3))
-def test_engines_equal_the_brute_force_twin(seed, options, samples):
+@given(st.integers(0, 10**6), OPTIONS, st.integers(1, 3), st.sampled_from(["loihi1", "loihi2"]))
+def test_engines_equal_the_brute_force_twin(seed, options, samples, profile):
     program = map_program(random_program(seed, **options), seed, cores=5, parts=3, chips=2)
+    program = replace(program, target={**program.target, "profile": profile})
     images = random_images(program, seed, samples)
     want = naive.run(program, images)
     same_as_naive(program, images, run(program, images, record="all"), want)

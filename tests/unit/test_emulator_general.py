@@ -54,9 +54,9 @@ def same_counters(counters, want: naive.Naive) -> None:
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
-@given(st.integers(0, 10**6), st.integers(1, 12))
-def test_random_networks_equal_the_naive_twin(seed, steps):
-    program = random_general(seed)
+@given(st.integers(0, 10**6), st.integers(1, 12), st.sampled_from(["loihi1", "loihi2"]))
+def test_random_networks_equal_the_naive_twin(seed, steps, profile):
+    program = random_general(seed, profile=profile)
     same_as_naive(program, random_codes(program, seed, steps), steps)
 
 
@@ -109,6 +109,23 @@ def test_the_current_wraps_and_the_potential_saturates(sign):
 @pytest.mark.parametrize("code", [2**23 - 1, -(2**23)])
 def test_a_current_that_one_wrap_does_not_bring_back(code):
     same_as_naive(one_soma(127, 4, vth=100, du=0, dv=0), {0: np.full((5, 1, 1, 1), code, np.int32)}, 5)
+
+
+@pytest.mark.parametrize("profile", ["loihi1", "loihi2"])
+@pytest.mark.parametrize("engine", ["ticks", "events"])
+def test_a_current_wraps_as_its_profile_says(engine, profile):
+    """a << 6 at both ends of the 24 bits, and two turns away from them."""
+    base = one_soma(1, 0, vth=131071, du=4095)
+    program = replace(base, target={**base.target, "profile": profile})
+    codes = np.array([2**17, -(2**17), 2**17 - 1, 3 << 17, 5 << 17, 7, 0])[:, None, None, None].astype(np.int32)
+    emulator = Emulator(program, engine=engine)
+    run = emulator.run_events({"in": codes}, len(codes), probe={"p": None})
+    at, once, twice = 2**23, 3 * 2**23 - 2**24, 5 * 2**23 - 2**24
+    lava = [at, at, at - 64, once, twice, 7 << 6]
+    modular = [-at, -at, at - 64, -at, -at, 7 << 6]
+    assert run.potentials["p"][0][1:, 0].tolist() == (modular if profile == "loihi1" else lava)
+    assert run.counters.overflow["u"].tolist() == [0, 3]
+    same_as_naive(program, {0: codes}, len(codes))
 
 
 @pytest.mark.parametrize("cumulative", [False, True])
@@ -185,6 +202,14 @@ def test_strict_names_the_first_value_out_of_range():
     with pytest.raises(VerifyError, match=r"population 'p', timestep 2, channel 0, position \(0, 0\): 8388733 is"):
         start = {"start_u": 64 * 2, "du": 0}
         engine_of(one_soma(1, 0, vth=1, **start), strict=True).run_events({0: codes}, 4)
+    edge = one_soma(1, 0, vth=1)  # +2^23 is within under loihi2, -2^23 under loihi1
+    for sign, profile in ((1, "loihi1"), (-1, "loihi2")):
+        program = replace(edge, target={**edge.target, "profile": profile})
+        with pytest.raises(VerifyError, match=f"timestep 1, .*: {sign * 2**23} is outside .*24-bit current"):
+            engine_of(program, strict=True).run_events({0: np.full((2, 1, 1, 1), sign * 2**17)}, 2)
+        other = replace(edge, target={**edge.target, "profile": {"loihi1": "loihi2", "loihi2": "loihi1"}[profile]})
+        counters, _ = engine_of(other).run_events({0: np.full((2, 1, 1, 1), sign * 2**17)}, 2)
+        assert counters.overflow["u"].tolist() == [0, 0]
     net = Network("wrap")
     source, target = net.input("in", 1, payload_bits=24, signed=True), net.sigma_delta("p", 1, vth=2**10, state_exp=8)
     net.dense("w", source, target, [[127]], exponent=1, graded=True)

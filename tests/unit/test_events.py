@@ -9,9 +9,11 @@ from safetensors.numpy import save_file
 
 import nmc as api
 from nmc import events
-from nmc.events import EventWindows, holds_events, look
+from nmc.events import EventWindows, holds_events, look, stream_events
 from nmc.npz import Npz
 from nmc_compiler.errors import FrontendError, UsageError
+from nmc_compiler.program.network import Network
+from nmc_emulator import Emulator, Stream
 
 H, W, T = 5, 7, 4
 RECORD = np.dtype([("x", "<i2"), ("y", "<i2"), ("t", "<i8"), ("p", "?")])
@@ -211,6 +213,26 @@ def test_a_recording_is_emulated_as_its_frames_are(seeing, tmp_path: Path) -> No
     assert api.emulate(seeing, tmp_path / "e.npz", labels, dt=3_000).accuracy == (plain.logits.argmax(1) == 0).mean()
     with pytest.raises(UsageError, match="say with --dt how long one is"):
         api.emulate(seeing, tmp_path / "e.npz")
+
+
+def test_a_recording_streams_into_a_network(tmp_path: Path) -> None:
+    rows, random = recording(), np.random.default_rng(0)
+    net = Network("retina")
+    pixels, cells = net.input("pixels", (2, H, W), payload_bits=8), net.lif("cells", 20, dv=100, vth=500)
+    net.dense("sight", pixels, cells, random.integers(-60, 100, (20, 2 * H * W)) * 2)
+    program = net.program()
+    path = save(tmp_path / "e.npz", rows, "records")
+    frames = recount(rows, 300).reshape(-1, 2, H, W)
+    whole = Emulator(program, record="all").run_events({"pixels": frames}, len(frames))
+    stream, steps = Stream(program), 0
+    for given, count in stream_events(path, (2, H, W), 300, counts=True, part=T):
+        out = stream.feed({"pixels": given}, count)["cells"]
+        inside = (whole.events["cells"].step >= steps) & (whole.events["cells"].step < steps + count)
+        assert np.array_equal(out.soma, whole.events["cells"].soma[inside])
+        steps += count
+    assert steps == len(frames) and len(whole.events["cells"]) > 20
+    plain = [e.code for e, _ in stream_events(path, (2, H, W), 300, counts=False)]
+    assert plain and all(code is None for code in plain)
 
 
 def test_images_need_no_length(seeing) -> None:

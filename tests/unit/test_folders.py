@@ -1,6 +1,9 @@
 """Output folders: whole or not at all."""
 
 import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,3 +82,17 @@ def test_what_is_in_the_way_is_refused_before_anything_moves(tmp_path: Path) -> 
         for name in ("a", "b"):
             write_bytes(stage / name, b"after")
     assert (out / "a").read_text() == "before"
+
+
+def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    node = platform.node()
+    made = [f".out.{node}.{gone.pid}.part", f".out.{node}.{os.getppid()}.part", f".out.elsewhere.{gone.pid}.part"]
+    made += [f".other.{node}.{gone.pid}.part", f".out.{node}.x.part", f".out.{node}.{gone.pid}.mine"]
+    for name in made:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "data").write_text("x")
+    with replacing(tmp_path / "out", last="a") as stage:
+        (stage / "a").write_text("a")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*made[1:], "out"])

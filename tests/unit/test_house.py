@@ -30,6 +30,7 @@ HEAVY = {
     "networkx",
     "nir",
     "numba",
+    "pyarrow",
     "pydantic",
     "scipy",
     "sklearn",
@@ -70,7 +71,7 @@ def test_a_dependency_without_a_reason_is_noticed() -> None:
 
 
 def test_the_extras_that_users_are_told_of() -> None:
-    assert list(CONFIG["project"]["optional-dependencies"]) == ["torch", "nir", "hw", "plot", "docs", "dev"]
+    assert list(CONFIG["project"]["optional-dependencies"]) == ["torch", "nir", "hw", "plot", "parquet", "docs", "dev"]
 
 
 def test_every_folder_with_code_is_a_package() -> None:

@@ -440,7 +440,8 @@ def features(program: Program) -> dict[str, str]:
 def test_a_plain_network_needs_convolution_synapses_alone() -> None:
     net = Net(2)
     graph = net.readout(net.lif(net.conv(net.input(1, 3, 3), 2), "s1"))
-    assert features(program_of(graph)) == {"conv_synapses": "%conv2d3"}
+    made = program_of(graph)
+    assert features(made) == {"conv_synapses": "%conv2d3", "host_current": made.host_currents[0].name}
 
 
 def test_every_feature_is_found_where_it_is_needed() -> None:

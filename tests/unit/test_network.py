@@ -133,9 +133,10 @@ def test_graded_only_where_codes_are_sent():
     net = two(2, 2, bits=4)
     plain = net.lif("plain", 2, vth=1)
     net.dense("codes", 0, 1, np.eye(2, dtype=int), graded=True)
-    net.dense("count", 0, 1, np.eye(2, dtype=int))
+    net.dense("as they come", 0, 1, np.eye(2, dtype=int))
+    net.dense("count", 0, 1, np.eye(2, dtype=int), graded=False)
     net.dense("spikes", plain, 1, np.eye(2, dtype=int), graded=True)
-    assert [s.graded for s in net.program().sparses] == [True, False, False]
+    assert [s.graded for s in net.program().sparses] == [True, True, False, False]
 
 
 def test_given_arrays_of_stored_types_are_not_copied():

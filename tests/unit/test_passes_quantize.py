@@ -126,8 +126,8 @@ NOT_ABOVE_0 = (
     "neuron 'last' has a threshold {} above its reset and an input gain of {}; both must be above 0 on this target"
 )
 REFUSED = [
-    (one_lif, {"reset": "soft"}, "neuron 'last' has reset 'soft'; profile loihi2 resets hard"),
-    (one_lif, {"reset": "none"}, "neuron 'last' has reset 'none'; profile loihi2 resets hard"),
+    (one_lif, {"reset": "soft"}, "neuron 'last' has reset 'soft'; the integer rules reset hard"),
+    (one_lif, {"reset": "none"}, "neuron 'last' has reset 'none'; the integer rules reset hard"),
     (one_lif, {"theta": 0.0}, NOT_ABOVE_0.format(0, 1)),
     (one_lif, {"theta": 0.5, "v_reset": 1.0}, NOT_ABOVE_0.format(-0.5, 1)),
     (negative_scale, {"kind": "lif"}, NOT_ABOVE_0.format(1, -0.5)),
@@ -137,7 +137,7 @@ REFUSED = [
     (counts, {"extra": "readers"}, "counts of '%attn3' have 1 different steps and 2 reader(s); one of each is lowered"),
     (counts, {"extra": "negative"}, "counts of '%attn3' are scaled by -0.125; a factor above 0 is lowered"),
     (counts, {"extra": "bias"}, "neuron 'last' reads counts and has a bias; not lowered"),
-    (counts, {"extra": "soft"}, "neuron 'last' has reset 'soft'; profile loihi2 resets hard"),
+    (counts, {"extra": "soft"}, "neuron 'last' has reset 'soft'; the integer rules reset hard"),
     (counts, {"extra": "readout"}, "readout 'head' reads counts; only lif and multilevel are lowered"),
     (pooled_codes, {}, "max-pool on multi-level spikes after 'codes' is not lowered"),
     (direct, {}, "neuron 'first' reads real values ('%input0'); put a convolution between"),

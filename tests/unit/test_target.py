@@ -40,7 +40,7 @@ def edit(old: str, new: str) -> str:
 
 
 def test_bundled_targets():
-    assert list_targets() == ["generic-mesh", "loihi2"]
+    assert list_targets() == ["generic-mesh", "loihi1", "loihi2"]
     for name in list_targets():
         assert load_target(name).name == name
         assert load_target(TARGETS / f"{name}.yaml") == load_target(name)
@@ -82,6 +82,7 @@ LOIHI2 = {  # value, evidence and a word of the source
     "features.multi_level_neuron": (True, "assumed", "nmc"),
     "features.bias_gating": (True, "derived", "nmc"),
     "features.graded_input": (True, "code", "yolo_kp"),
+    "features.host_current": (True, "derived", "nmc"),
     "defaults.chips": (1, "assumed", "nmc"),
 }
 
@@ -102,6 +103,71 @@ def test_loihi2_tells_what_else_is_claimed():
         getattr(target.features, name).note
         for name in ("dynamic_synapse", "current_pool", "stream_accumulator", "multi_level_neuron")
     )
+
+
+LOIHI1 = {  # value, evidence and a word of the source
+    "mesh.routers": ((8, 4), "code", "SANA-FE"),
+    "mesh.cores_per_router": (4, "code", "SANA-FE"),
+    "mesh.routing": ("xy", "assumed", "nmc"),
+    "mesh.chip_axis": ("x", "assumed", "nmc"),
+    "mesh.chips_max": (None, "not-stated", "Pohoiki Springs"),
+    "core.neurons": (1024, "code", "MAX_COMPARTMENTS"),
+    "core.neuron_groups": (16, "code", "vth_cfgs"),
+    "core.synapse_words": (16384, "code", "MAX_SYNAPSE_BITS"),
+    "core.synapse_word_bits": (64, "code", "bits_per_axon"),
+    "core.axons_in": (4096, "code", "MAX_IN_AXONS"),
+    "core.axons_out": (4096, "code", "MAX_OUT_AXONS"),
+    "core.axon_atoms": (32, "code", "atom_bits_extra"),
+    "core.delay_max": (62, "code", "brian2_loihi"),
+    "core.payload_bits": (0, "vendor", "brief (2021)"),
+    "core.state_bits": (24, "code", "U_BITS"),
+    "core.weight_bits": (8, "code", "WEIGHT_BITS_MAP"),
+    "core.weight_exp": ((-7, 7), "code", "weight_exp"),
+    "core.bias_mant_bits": (13, "code", "BIAS_MAN_MAX"),
+    "core.bias_exp": ((0, 7), "code", "BIAS_EXP_MAX"),
+    "core.vth_bits": (17, "code", "VTH_MAN_MAX"),
+    "core.threshold_grain_bits": (6, "code", "VTH_EXP"),
+    "packing.conv_row_pad_bits": (64, "code", "bits_per_axon"),
+    "packing.conv_synapse_bits": (19, "derived", "bits_per_axon"),
+    "packing.dense_synapse_bits": (19, "derived", "bits_per_axon"),
+    "packing.dense_axon_pad_bits": (64, "code", "bits_per_axon"),
+    "packing.table_entry_bits": (16, "assumed", "nmc"),
+    "packing.table_banks": (2, "assumed", "nmc"),
+    "packing.accumulator_bits": (24, "assumed", "nmc"),
+    "features.graded_spikes": (False, "vendor", "brief (2021)"),
+    "features.conv_synapses": (True, "code", "set_population_weights"),
+    "features.dynamic_synapse": (False, "assumed", "nmc"),
+    "features.current_pool": (False, "vendor", "brief (2021)"),
+    "features.stream_accumulator": (False, "vendor", "brief (2021)"),
+    "features.multi_level_neuron": (False, "vendor", "brief (2021)"),
+    "features.bias_gating": (True, "derived", "nmc"),
+    "features.graded_input": (False, "vendor", "brief (2021)"),
+    "features.host_current": (True, "assumed", "nmc"),
+    "defaults.chips": (1, "assumed", "nmc"),
+}
+
+
+def test_loihi1_numbers():
+    target = load_target("loihi1")
+    rows = {row.field: row for row in describe(target)}
+    assert target.profile == "loihi1" and target.mesh.cores == 128
+    assert rows.keys() == LOIHI1.keys()
+    for field, (value, evidence, source) in LOIHI1.items():
+        assert (rows[field].value, rows[field].evidence) == (value, evidence), field
+        assert source in rows[field].source, field
+    assert "8" in target.core.neuron_groups.note and "does not model" in target.packing.accumulator_bits.note
+
+
+@pytest.mark.parametrize("synapses", [*range(1, 200), 1024])
+def test_loihi1_rows_take_what_nengo_loihi_counts_or_a_word_more(synapses):
+    """Blocks of up to 64 synapses of 8 weight and 10 index bits, a header of 10, each block in whole words."""
+    counted = sum(math.ceil((min(synapses - i, 64) * 18 + 10) / 64) for i in range(0, synapses, 64))
+    packing = load_target("loihi1").packing
+    for bits, pad in (
+        (packing.conv_synapse_bits, packing.conv_row_pad_bits),
+        (packing.dense_synapse_bits, packing.dense_axon_pad_bits),
+    ):
+        assert 0 <= math.ceil(synapses * bits.value / pad.value) - counted <= 1
 
 
 GENERIC = {
@@ -218,7 +284,7 @@ def test_unknown_name(name):
     with pytest.raises(UsageError) as caught:
         load_target(name)
     assert str(caught.value) == (
-        f"unknown target {name!r}; known: generic-mesh, loihi2; or give the path of a .yaml file"
+        f"unknown target {name!r}; known: generic-mesh, loihi1, loihi2; or give the path of a .yaml file"
     )
 
 
@@ -308,7 +374,7 @@ def test_many_problems_are_counted(tmp_path):
             "    value: null\n    unit: chips\n    evidence: not-stated\n",
             None,
         ),
-        ("profile: loihi2", "profile: loihi9", "profile: input should be 'loihi2', got 'loihi9'"),
+        ("profile: loihi2", "profile: loihi9", "profile: input should be 'loihi1' or 'loihi2', got 'loihi9'"),
         (
             "supported: true",
             "supported: maybe",

@@ -12,6 +12,8 @@ from nmc_compiler.graph.types import Kind, ValueType
 
 PAIR = (tuple,)
 RECORD = {"record_perm": PAIR, "record_shape": PAIR}
+PROFILE = {"profile": (str,)}  # integer rules of a chip; loihi2 where not given
+PROFILES = ("loihi1", "loihi2")
 
 STATE_MAX = 1 << 23  # membrane potential and current: 24-bit registers (Lava 0.10, lava_fixed_point 2.2)
 WEIGHT_SHIFT = 6  # a_in << 6 and vth << 6
@@ -201,10 +203,20 @@ register(
 )
 
 
-# ---- integer neurons: the chip's own rules (docs/integers.md, profile loihi2) ----
+# ---- integer neurons: the chip's own rules (docs/integers.md) ----
+
+
+def _check_profile(attrs, where: str) -> None:
+    profile = attrs["profile"].value if "profile" in attrs else PROFILES[-1]
+    if profile not in PROFILES:
+        raise VerifyError(f"{where}: profile must be one of {', '.join(PROFILES)}, got {profile!r}")
 
 
 def _wrap24(c: Call, u: np.ndarray) -> np.ndarray:
+    if c.attr("profile") == "loihi1":
+        wrapped = (u + STATE_MAX) % (2 * STATE_MAX) - STATE_MAX
+        c.overflow(c.where, "current u", wrapped != u)
+        return wrapped
     over, under = u > STATE_MAX, u <= -STATE_MAX
     c.overflow(c.where, "current u", over | under)
     return np.where(over, u - 2 * STATE_MAX, np.where(under, u + 2 * STATE_MAX, u))
@@ -231,6 +243,7 @@ def _cuba_infer(types, attrs, tensors, where):
     if not 0 <= attrs["dv"].value <= 4096:
         raise VerifyError(f"{where}: dv must lie in 0..4096, got {attrs['dv'].value}")
     _check_record(attrs, x.shape, where)
+    _check_profile(attrs, where)
     return ValueType(Kind.SPIKE, x.shape)
 
 
@@ -249,7 +262,7 @@ register(
         1,
         _cuba_infer,
         _cuba_eval,
-        {"dv": (int,), "vth": TENSOR, "bias": TENSOR, "role": (str,), **RECORD},
+        {"dv": (int,), "vth": TENSOR, "bias": TENSOR, "role": (str,), **RECORD, **PROFILE},
         ("dv", "vth"),
         neuron=True,
         doc="Lava's bit-accurate LIF with du=4095 (no current memory), per-channel vth and bias",
@@ -262,6 +275,7 @@ def _levels_infer(types, attrs, tensors, where):
     thresholds = tensors[attrs["thresholds"].value.key]
     _vector(attrs, tensors, "bias", x.shape[0], where)
     _check_record(attrs, x.shape, where)
+    _check_profile(attrs, where)
     if thresholds.ndim != 2 or thresholds.shape[0] not in (1, x.shape[0]) or not thresholds.shape[1]:
         raise VerifyError(f"{where}: thresholds must be [1 or {x.shape[0]}, D], got {thresholds.shape}")
     return ValueType(Kind.GRADED, x.shape, int(thresholds.shape[1]).bit_length())
@@ -281,7 +295,7 @@ register(
         1,
         _levels_infer,
         _levels_eval,
-        {"thresholds": TENSOR, "bias": TENSOR, **RECORD},
+        {"thresholds": TENSOR, "bias": TENSOR, **RECORD, **PROFILE},
         ("thresholds",),
         neuron=True,
         doc="stateless integer level table: code = #{n : v >= thresholds[c, n]}",
@@ -303,6 +317,11 @@ def _relay_eval(c: Call) -> np.ndarray:
 register(OpSpec("relay", 1, _relay_infer, _relay_eval, {**RECORD}, (), neuron=True, doc="current as graded events"))
 
 
+def _int_readout_infer(types, attrs, tensors, where):
+    _check_profile(attrs, where)
+    return _readout_infer(types, attrs, tensors, where)
+
+
 def _int_readout_eval(c: Call) -> np.ndarray:
     u = _wrap24(c, c.inputs[0] << WEIGHT_SHIFT)
     v = _clip24(c, c.state.get("v", np.zeros_like(u)) + u + _column(c.tensor("bias")))
@@ -314,9 +333,9 @@ register(
     OpSpec(
         "int_readout",
         1,
-        _readout_infer,
+        _int_readout_infer,
         _int_readout_eval,
-        {"bias": TENSOR, "scale": NUMBER},
+        {"bias": TENSOR, "scale": NUMBER, **PROFILE},
         ("scale",),
         neuron=True,
         doc="non-leaky integrator read after the last timestep; logit = v*scale",

@@ -14,6 +14,8 @@ WAY_OUT = {
     "stream_accumulator": "compile with --residual duplicate",
     "multi_level_neuron": "choose a target that has it",
     "graded_input": "compile with --input-encoding host-current",
+    "host_current": "compile with --input-encoding graded8",
+    "graded_spikes": "train with plain spikes, or choose a target that has it",
 }
 
 
@@ -32,6 +34,8 @@ def needed_features(program: Program) -> dict[str, str]:
     for i, d in enumerate(program.dendrites):
         if d.ring > 1 or readers.get(i, 0) > 1:
             need.setdefault("stream_accumulator", d.name)
+    if program.host_currents:
+        need["host_current"] = program.host_currents[0].name
     if program.convs:
         need["conv_synapses"] = program.convs[0].name
     for t in program.transfers:  # a 1x1 one is only a negative weight exponent

@@ -49,7 +49,7 @@ def lower(graph: Graph, target: Target, options: CompileOptions) -> Program:
     shared = _attempt(graph, target, replace(options, residual="stream"))
     if isinstance(shared, LoweringError):
         if isinstance(plain, LoweringError):
-            raise shared
+            raise plain  # the error of sharing may only say: duplicate
         return plain
     if isinstance(plain, LoweringError) or not _rests_on_documents(plain) or _rests_on_documents(shared):
         return shared

@@ -124,8 +124,9 @@ def _require_payload(program: Program, target: Target) -> None:
     widest = max(program.populations, key=lambda p: p.payload_bits)
     top = target.core.payload_bits.value
     if widest.payload_bits > top:
+        carried = f"carry {top}" if top else "are plain spikes"
         raise LoweringError(
-            f"{widest.name!r} sends codes of {widest.payload_bits} bits, but events of {target.name} carry {top}; "
+            f"{widest.name!r} sends codes of {widest.payload_bits} bits, but events of {target.name} {carried}; "
             "choose another target or another lowering"
         )
 

@@ -132,7 +132,7 @@ def _choices(net: Netlist, cluster: Cluster, axis: int) -> list[np.ndarray]:
 
 def _units(net: Netlist, cluster: Cluster) -> list[int]:
     """Numbers of channels that are cheaper kept together: a head, a memory row, the atoms of an axon."""
-    units = {net.sizes.conv_pad // net.sizes.weight, net.atoms}
+    units = {net.sizes.conv_pad // net.sizes.conv_synapse, net.atoms}
     for reach in (r for dendrite in cluster.dendrites for r in net.into[dendrite]):
         if isinstance(reach.item, Dynamic):
             units.add(reach.dst_shape[0] // reach.item.heads)

@@ -56,6 +56,7 @@ class Sizes:
 
     word: int
     weight: int
+    conv_synapse: int
     conv_pad: int
     dense_synapse: int
     dense_pad: int
@@ -67,10 +68,11 @@ class Sizes:
 
 def sizes(target: Target) -> Sizes:
     """Sizes of `target`."""
-    packing = target.packing
+    packing, weight = target.packing, target.core.weight_bits.value
     return Sizes(
         word=target.core.synapse_word_bits.value,
-        weight=target.core.weight_bits.value,
+        weight=weight,
+        conv_synapse=weight if packing.conv_synapse_bits is None else packing.conv_synapse_bits.value,
         conv_pad=packing.conv_row_pad_bits.value,
         dense_synapse=packing.dense_synapse_bits.value,
         dense_pad=packing.dense_axon_pad_bits.value,
@@ -97,9 +99,9 @@ def block_bits(reach: Reach, c0: int, c1: int, size: Sizes) -> int:
 
 
 def _conv_bits(reach: Reach, conv: Conv, c0: int, c1: int, size: Sizes) -> int:
-    """One row per kernel position and input channel; it holds the weights of all target channels here."""
+    """One row per kernel position and input channel; it holds the synapses of all target channels here."""
     kh, kw, inputs, outputs = conv.weight.shape
-    bits, pad = (size.dense_synapse, size.dense_pad) if is_dense(reach) else (size.weight, size.conv_pad)
+    bits, pad = (size.dense_synapse, size.dense_pad) if is_dense(reach) else (size.conv_synapse, size.conv_pad)
     per_group = outputs // conv.groups
     first, last = c0 // per_group, (c1 - 1) // per_group  # groups; only these two may be cut
     if first == last:

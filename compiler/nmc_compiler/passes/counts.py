@@ -72,7 +72,7 @@ def halvings_of(node: Node) -> int | None:
 def check_neuron(node: Node) -> None:
     """Refuse what the integer neurons have not: other resets, thresholds or gains that are not above 0."""
     if node.op == "lif" and node.attr("reset") != "hard":
-        raise LoweringError(f"neuron '{label(node)}' has reset '{node.attr('reset')}'; profile loihi2 resets hard")
+        raise LoweringError(f"neuron '{label(node)}' has reset '{node.attr('reset')}'; the integer rules reset hard")
     gain = float(node.attr("gain", 1.0))
     if node.op == "multilevel" and gain <= 0:
         raise LoweringError(f"neuron '{label(node)}' has an input gain of {gain:g}; it must be above 0 on this target")

@@ -50,6 +50,7 @@ def passes_for(target: Target, options: CompileOptions) -> list[Pass]:
         input_encoding=options.input_encoding,
         input_range=options.input_range,
         attn_order=options.attn_order,
+        profile=target.profile,
     )
     return [*(p() for p in PASSES[:-1]), quantize]
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nmc_compiler.errors import LoweringError, UsageError
-from nmc_compiler.graph import Graph, Kind, Node, label, rebuild
+from nmc_compiler.graph import Attr, Graph, Kind, Node, label, rebuild
 from nmc_compiler.graph.ops_linear import MAX_SHIFT
 from nmc_compiler.passes.counts import (
     CountNeuron,
@@ -57,6 +57,7 @@ class Quantize:
     input_encoding: str = "host-current"
     input_range: tuple[float, float] = (0.0, 1.0)
     attn_order: str = "auto"
+    profile: str = "loihi2"  # the target's integer rules
 
     @property
     def vth_max(self) -> int:
@@ -108,8 +109,14 @@ class _Quantizer:
             else:
                 self._plan_weighted(cls)
         form = IntegerForm(self.graph, self.plans, self.tensors, self.options.attn_order, self._codes())
-        nodes = [new for node in self.graph for new in form.rewrite(node)]
+        nodes = [self._under_profile(new) for node in self.graph for new in form.rewrite(node)]
         return rebuild(self.graph, nodes, self.tensors, numbers="int")
+
+    def _under_profile(self, node: Node) -> Node:
+        """The node as it is under loihi2; under other rules its attribute says so."""
+        if self.options.profile == "loihi2" or node.op not in ("cuba_lif", "levels", "int_readout"):
+            return node
+        return node.with_attrs(profile=Attr(self.options.profile, "target"))
 
     def _codes(self) -> tuple[float, int, int] | None:
         """Scale and range of the graded input codes, None where the host computes the first layer."""

@@ -79,6 +79,7 @@ class Population:
                  s = v > (vth[c] << 6), with ``vth_low`` s = (v > (vth[c] << 6)) - (v < (vth_low[c] << 6));
                  v = 0 where s != 0.  D(x, d) = sgn(x) * ((|x| * (4096 - d)) >> 12).
                  wrap24(u): u - 2^24 if u > 2^23; u + 2^24 if u <= -2^23; applied once.
+                 Under the integer profile loihi1: ((u + 2^23) mod 2^24) - 2^23, from any distance.
                  clip24: to [-2^23 + 1, 2^23 - 1].  (Lava 0.10 LIF and TernaryLIF; du = 4095 forgets u.)
                  With ``restart`` (interval, offset), u = v = 0 before the update of the t-th timestep of
                  the window, counted from 1, where t % interval = offset % interval (LIFReset).
@@ -344,6 +345,11 @@ class Program:
     @property
     def depth(self) -> int:
         return max(p.level for p in self.populations)
+
+    @property
+    def modular(self) -> bool:
+        """Whether u wraps in two's complement: the integer profile loihi1. Without a target it is loihi2."""
+        return bool(self.target.get("profile") == "loihi1")
 
     def arrival(self, src: int, delay: int, lag: int = 0) -> int:
         """Level at which events of population ``src`` arrive."""

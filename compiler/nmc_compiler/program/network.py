@@ -178,7 +178,7 @@ class Network:
         *,
         exponent: int = 0,
         delay: Any = 0,
-        graded: bool = False,
+        graded: bool | None = None,
     ) -> None:
         """Synapses of each source soma s: entries ``indptr[s]:indptr[s + 1]`` of ``target`` and ``weight``.
 
@@ -194,7 +194,7 @@ class Network:
         check_rows(where, rows, targets, weights, (self._size(src), self._size(dst)))
         stored = stored_weights(where, weights, exponent)
         extra = extra_delays(where, delay, targets.shape)
-        graded = bool(graded) and self._sends_codes(src)
+        graded = self._sends_codes(src) and graded is not False
         item = Sparse(
             name=name,
             src=src,
@@ -223,7 +223,7 @@ class Network:
         *,
         exponent: int = 0,
         delay: Any = 0,
-        graded: bool = False,
+        graded: bool | None = None,
     ) -> None:
         """A weight matrix [targets, sources], as in Lava; otherwise as `sparse`, ``delay`` a number or a matrix.
 
@@ -260,7 +260,7 @@ class Network:
         pad: tuple[int, int] = (0, 0),
         dilation: tuple[int, int] = (1, 1),
         groups: int = 1,
-        graded: bool = True,
+        graded: bool | None = None,
     ) -> None:
         """Cross-correlation, ``weight`` [kh, kw, C_in // groups, C_out]; one dimension is H = 1.
 
@@ -269,7 +269,7 @@ class Network:
         of 9; others are the sum of two convolutions (``name`` and ``name.high``), of low and high bytes.
         """
         where = self._new_projection(name, src, dst)
-        if not graded and self._sends_codes(src):
+        if graded is False and self._sends_codes(src):
             raise UsageError(
                 f"{where}: a convolution multiplies by the codes that {self._populations[src].name!r} sends; "
                 "write it as a sparse projection, which can count events as 1"

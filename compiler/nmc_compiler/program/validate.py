@@ -34,6 +34,7 @@ MAX_ACCUMULATORS = 2**28  # all dendrites and rings together; about 1 GiB of sta
 MAX_STEPS = 2**40  # ticks between samples
 STATE = 2**23  # membrane units of 24 bits: -2^23 < v < 2^23
 VTH = 2**17  # threshold mantissa, 64 membrane units each
+PROFILES = ("loihi1", "loihi2")  # integer rules; without a target they are those of loihi2
 
 
 def validate_program(program: Program) -> None:
@@ -59,11 +60,17 @@ def validate_program(program: Program) -> None:
 def _check_head(program: Program) -> None:
     if not 1 <= len(program.name) <= 200 or not program.name.isprintable():
         fail("name", f"{ascii(program.name)[:60]} is not a printable name of 1 to 200 characters")
+    profile = program.target.get("profile", PROFILES[-1])
+    if profile not in PROFILES:
+        fail("target/profile", f"{ascii(profile)[:60]} is none of the integer rules {', '.join(PROFILES)}")
     check_range("timesteps", program.timesteps, 0, NUMBER_LIMIT)
     check_range("ticks_per_step", program.ticks_per_step, 1, NUMBER_LIMIT)
     check_shape("input_shape", program.input_shape)
     if not program.populations:
         fail("populations", "there are none, so the network computes nothing")
+    readouts = [i for i, p in enumerate(program.populations) if p.model == "readout"]
+    if len(readouts) > 1:
+        fail(f"populations/{readouts[1]}/model", "a second readout, but the host reads one population")
     if program.timesteps == 0:
         _check_stream(program)
         return
@@ -115,7 +122,7 @@ def _check_population(program: Program, p: Population, path: str) -> None:
         if (p.model == special) != (p.role == special):
             fail(f"{path}/role", f"model {p.model!r} and role {p.role!r}: {special!r} goes with itself only")
     _check_reading(program, p, path)
-    _check_parameters(p, path)
+    _check_parameters(p, path, program.modular)
     _check_payload(p, path)
     if not math.isfinite(p.readout_scale):
         fail(f"{path}/readout_scale", f"{p.readout_scale} is not finite")
@@ -148,7 +155,7 @@ _NEEDED = ("vth", "thresholds")
 _DEFAULTS = {f.name: f.default for f in dataclasses.fields(Population)}
 
 
-def _check_parameters(p: Population, path: str) -> None:
+def _check_parameters(p: Population, path: str, modular: bool) -> None:
     for name, owners in _OWNERS.items():
         value = getattr(p, name)
         given = value is not None if _DEFAULTS[name] is None else value != _DEFAULTS[name]
@@ -164,7 +171,7 @@ def _check_parameters(p: Population, path: str) -> None:
         check_array(f"{path}/vth", p.vth, np.int32, (p.shape[0],))
         check_values(f"{path}/vth", p.vth, *((0, 2**31 - 1) if integer else (-VTH, VTH - 1)))
     check_range(f"{path}/out_shift", p.out_shift, 0, 31)
-    _check_lif(p, path)
+    _check_lif(p, path, modular)
     if p.thresholds is not None:
         rows = 1 if p.thresholds.shape[:1] == (1,) else p.shape[0]
         check_array(f"{path}/thresholds", p.thresholds, np.int32, (rows, None))
@@ -172,16 +179,17 @@ def _check_parameters(p: Population, path: str) -> None:
             fail(f"{path}/thresholds", "a row is not ascending")
 
 
-def _check_lif(p: Population, path: str) -> None:
+def _check_lif(p: Population, path: str, modular: bool) -> None:
     check_range(f"{path}/du", p.du, 0, 4095)
     if p.restart is not None:
         check_range(f"{path}/restart", p.restart[0], 1, NUMBER_LIMIT)
         check_range(f"{path}/restart", p.restart[1], 0, NUMBER_LIMIT)
-    for name, top in (("start_u", STATE), ("start_v", STATE - 1)):
+    u_range = (-STATE, STATE - 1) if modular else (-STATE + 1, STATE)
+    for name, (low, top) in (("start_u", u_range), ("start_v", (-STATE + 1, STATE - 1))):
         start = getattr(p, name)
         if start is not None:
             check_array(f"{path}/{name}", start, np.int32, p.shape)
-            check_values(f"{path}/{name}", start, -STATE + 1, top)
+            check_values(f"{path}/{name}", start, low, top)
     if p.vth_low is not None and p.vth is not None:
         check_array(f"{path}/vth_low", p.vth_low, np.int32, (p.shape[0],))
         check_values(f"{path}/vth_low", p.vth_low, -VTH, VTH - 1)

@@ -129,7 +129,7 @@ class CoreLimits(Spec):
     axons_out: Cited[Count]
     axon_atoms: Cited[Count]  # source neurons (channels at one position) that one axon entry can name
     delay_max: Cited[Annotated[int, Field(ge=0, le=2**20)]]  # ticks beyond the minimum of one
-    payload_bits: Cited[Bits]
+    payload_bits: Cited[Annotated[int, Field(ge=0, le=64)]]  # 0: plain spikes only
     state_bits: Cited[Bits]
     weight_bits: Cited[Bits]
     weight_exp: Cited[Span]
@@ -143,6 +143,7 @@ class Packing(Spec):
     """Numbers behind the sizes of synapse memories; the formulas stand in `nmc_compiler.mapping`."""
 
     conv_row_pad_bits: Cited[Bits]  # a conv row (all c_out of one kernel position and c_in) fills whole units
+    conv_synapse_bits: Cited[Bits] | None = None  # one synapse of a conv row, where it takes more than its weight
     dense_synapse_bits: Cited[Bits]  # one synapse of a dense or sparse row, index included
     dense_axon_pad_bits: Cited[Bits]  # the row of one input axon fills whole units
     table_entry_bits: Cited[Bits]  # one entry of a dynamic synapse table
@@ -161,6 +162,7 @@ class Features(Spec):
     multi_level_neuron: Feature  # a soma that emits one of several levels at once
     bias_gating: Feature  # a bias that acts only within a sample's window
     graded_input: Feature  # the host sends events with payload
+    host_current: Feature  # the host adds a signed number to an accumulator at every timestep
 
 
 class Defaults(Spec):
@@ -176,7 +178,7 @@ class Target(Spec):
     name: Name
     title: Text
     description: Text
-    profile: Literal["loihi2"]  # the integer rules
+    profile: Literal["loihi1", "loihi2"]  # the integer rules
     mesh: Mesh
     core: CoreLimits
     packing: Packing

@@ -3,7 +3,8 @@
 Symbols: a accumulator, u current, v membrane potential, theta threshold (vth << 6). The kernels
 take flat populations: acc, codes [F, n], v [n] with n = positions * channels; ``bias`` and
 ``theta`` hold one block of whole positions, which repeats over the population.
-``over`` counts values out of range: [accumulator, u, v, payload].
+``over`` counts values out of range: [accumulator, u, v, payload].  ``modular`` says how u wraps: None as in
+Lava (profile loihi2), True in two's complement (loihi1); as a None it is compiled in.
 """
 
 import numpy as np
@@ -18,8 +19,13 @@ NEVER = -(1 << 31)  # a lower threshold that no potential is below
 
 
 @njit(cache=True, nogil=True)
-def wrap24(u):
-    """u into (-2^23, 2^23] by one addition of 2^24, as Lava does; further out it stays outside."""
+def wrap24(u, modular=None):
+    """u into (-2^23, 2^23] by one addition of 2^24, as Lava does; further out it stays outside.
+
+    modular: into -2^23 .. 2^23 - 1, from any distance.
+    """
+    if modular is not None:
+        return ((u + LIMIT) & (2 * LIMIT - 1)) - LIMIT
     if u > LIMIT:
         return u - 2 * LIMIT
     if u <= -LIMIT:
@@ -42,26 +48,26 @@ def decay(x, d):
 
 
 @njit(cache=True, nogil=True)
-def note_range(a, u, v, over):
+def note_range(a, u, v, over, modular):
     """Count what leaves its range: accumulator, current before wrapping, potential before clipping."""
     over[ACCUMULATOR] += a != np.int32(a)
-    over[CURRENT] += u != wrap24(u)
+    over[CURRENT] += u != wrap24(u, modular)
     over[POTENTIAL] += v != clip24(v)
 
 
 @njit(cache=True, nogil=True)
-def _lif_row_wide(acc, v, codes, bias, theta, dv, over):
+def _lif_row_wide(acc, v, codes, bias, theta, dv, over, modular):
     tight, wraps, clips = 0, 0, 0
     for i in range(len(acc)):
         a = np.int64(acc[i])
         u = a << 6
-        potential = decay(v[i], dv) + wrap24(u) + bias[i]
+        potential = decay(v[i], dv) + wrap24(u, modular) + bias[i]
         clipped = clip24(potential)
         spike = clipped > theta[i]
         codes[i] = spike
         v[i] = 0 if spike else clipped
         tight += a != np.int32(a)
-        wraps += u != wrap24(u)
+        wraps += u != wrap24(u, modular)
         clips += potential != clipped
     over[ACCUMULATOR] += tight
     over[CURRENT] += wraps
@@ -69,7 +75,7 @@ def _lif_row_wide(acc, v, codes, bias, theta, dv, over):
 
 
 @njit(cache=True, nogil=True)
-def lif_wide(window, steps, acc, v, codes, bias, theta, dv, over):
+def lif_wide(window, steps, acc, v, codes, bias, theta, dv, over, modular=None):
     """LIF with any accumulator; v int64 [n]. v restarts at 0 with every sample."""
     n, block = acc.shape[1], len(bias)
     for start in range(0, n, block):
@@ -78,7 +84,7 @@ def lif_wide(window, steps, acc, v, codes, bias, theta, dv, over):
             if f % steps == 0:
                 v[start:stop] = 0
             row, out, size = acc[f, start:stop], codes[f, start:stop], stop - start
-            _lif_row_wide(row, v[start:stop], out, bias[:size], theta[:size], dv, over)
+            _lif_row_wide(row, v[start:stop], out, bias[:size], theta[:size], dv, over, modular)
 
 
 @njit(cache=True, nogil=True)
@@ -94,11 +100,14 @@ def lif_real(window, steps, acc, v, codes, bias, theta, dv):
 
 
 @njit(cache=True, nogil=True)
-def _drive(a, bias, wrapping):
+def _drive(a, bias, wrapping, modular):
     """32 bits: (u + bias, whether u = a << 6 wrapped), for |a| <= NARROW and |bias| <= NARROW_BIAS."""
     u = np.int32(a << 6)
     if wrapping is None:
         return np.int32(u + bias), False
+    if modular is not None:
+        wrapped = np.int32((np.int32(u + LIMIT) & (2 * LIMIT - 1)) - LIMIT)
+        return np.int32(wrapped + bias), wrapped != u
     turns = np.int32(np.int32(u > LIMIT) - np.int32(u <= -LIMIT))
     return np.int32(u - (turns << 24) + bias), turns != 0
 
@@ -111,10 +120,10 @@ def _decay32(v, leak, shift):
 
 
 @njit(cache=True, nogil=True)
-def _lif_row(acc, v, codes, bias, theta, leak, shift, wrapping, over):
+def _lif_row(acc, v, codes, bias, theta, leak, shift, wrapping, over, modular):
     wraps, clips = np.int32(0), np.int32(0)
     for i in range(len(acc)):
-        drive, wrapped = _drive(acc[i], bias[i], wrapping)
+        drive, wrapped = _drive(acc[i], bias[i], wrapping, modular)
         potential = np.int32(_decay32(v[i], leak, shift) + drive)
         clipped = min(max(potential, np.int32(-LIMIT + 1)), np.int32(LIMIT - 1))
         spike = clipped > theta[i]
@@ -127,7 +136,7 @@ def _lif_row(acc, v, codes, bias, theta, leak, shift, wrapping, over):
 
 
 @njit(cache=True, nogil=True)
-def lif(window, steps, acc, v, codes, bias, theta, dv, shift, wrapping, over):
+def lif(window, steps, acc, v, codes, bias, theta, dv, shift, wrapping, over, modular=None):
     """LIF in 32-bit arithmetic, for |a| <= NARROW, |bias| and |theta| <= NARROW_BIAS; v int32 [n].
 
     shift: k if 4096 - dv = 2^(12 - k), else None.  wrapping: None if |a| < UNWRAPPED, else True.
@@ -141,19 +150,20 @@ def lif(window, steps, acc, v, codes, bias, theta, dv, shift, wrapping, over):
             if f % steps == 0:
                 v[start:stop] = 0
             row, out, size = acc[f, start:stop], codes[f, start:stop], stop - start
-            _lif_row(row, v[start:stop], out, bias[:size], theta[:size], leak, shift, wrapping, over)
+            operands = row, v[start:stop], out, bias[:size], theta[:size]
+            _lif_row(*operands, leak, shift, wrapping, over, modular)
 
 
 @njit(cache=True, nogil=True)
-def _levels_row_wide(acc, v, codes, bias, thresholds, over):
+def _levels_row_wide(acc, v, codes, bias, thresholds, over, modular):
     tight, wraps, clips = 0, 0, 0
     for i in range(len(acc)):
         a = np.int64(acc[i])
         u = a << 6
-        potential = wrap24(u) + bias[i]
+        potential = wrap24(u, modular) + bias[i]
         v[i] = clip24(potential)
         tight += a != np.int32(a)
-        wraps += u != wrap24(u)
+        wraps += u != wrap24(u, modular)
         clips += potential != v[i]
     _count_levels(v, codes, thresholds)
     over[ACCUMULATOR] += tight
@@ -172,7 +182,7 @@ def _count_levels(v, codes, thresholds):
 
 
 @njit(cache=True, nogil=True)
-def levels_wide(window, acc, codes, bias, thresholds, v, over):
+def levels_wide(window, acc, codes, bias, thresholds, v, over, modular=None):
     """Stateless level table: code = number of thresholds reached. thresholds [D, block] ascending.
 
     v int64 [block] is scratch.
@@ -182,14 +192,14 @@ def levels_wide(window, acc, codes, bias, thresholds, v, over):
         for start in range(0, n, block):
             stop = min(start + block, n)
             row, out, size = acc[f, start:stop], codes[f, start:stop], stop - start
-            _levels_row_wide(row, v[:size], out, bias[:size], thresholds, over)
+            _levels_row_wide(row, v[:size], out, bias[:size], thresholds, over, modular)
 
 
 @njit(cache=True, nogil=True)
-def _levels_row(acc, v, codes, bias, thresholds, wrapping, over):
+def _levels_row(acc, v, codes, bias, thresholds, wrapping, over, modular):
     wraps, clips = np.int32(0), np.int32(0)
     for i in range(len(acc)):
-        potential, wrapped = _drive(acc[i], bias[i], wrapping)
+        potential, wrapped = _drive(acc[i], bias[i], wrapping, modular)
         v[i] = min(max(potential, np.int32(-LIMIT + 1)), np.int32(LIMIT - 1))
         wraps = np.int32(wraps + wrapped)
         clips = np.int32(clips + (potential != v[i]))
@@ -199,14 +209,14 @@ def _levels_row(acc, v, codes, bias, thresholds, wrapping, over):
 
 
 @njit(cache=True, nogil=True)
-def levels(window, acc, codes, bias, thresholds, v, wrapping, over):
+def levels(window, acc, codes, bias, thresholds, v, wrapping, over, modular=None):
     """Level table in 32-bit arithmetic; v int32 [block] is scratch, the rest as for ``lif``."""
     n, block = acc.shape[1], len(bias)
     for f in range(window[0], window[1]):
         for start in range(0, n, block):
             stop = min(start + block, n)
             row, out, size = acc[f, start:stop], codes[f, start:stop], stop - start
-            _levels_row(row, v[:size], out, bias[:size], thresholds, wrapping, over)
+            _levels_row(row, v[:size], out, bias[:size], thresholds, wrapping, over, modular)
 
 
 @njit(cache=True, nogil=True)
@@ -221,7 +231,7 @@ def relay(window, acc, codes, over):
 
 
 @njit(cache=True, nogil=True)
-def readout(window, steps, acc, v, out, bias, over):
+def readout(window, steps, acc, v, out, bias, over, modular=None):
     """v integrates without threshold; out [samples, n] takes v after the last timestep."""
     n, block = acc.shape[1], len(bias)
     for f in range(window[0], window[1]):
@@ -230,15 +240,15 @@ def readout(window, steps, acc, v, out, bias, over):
         for i in range(n):
             a = np.int64(acc[f, i])
             u = a << 6
-            potential = v[i] + wrap24(u) + bias[i % block]
-            note_range(a, u, potential, over)
+            potential = v[i] + wrap24(u, modular) + bias[i % block]
+            note_range(a, u, potential, over, modular)
             v[i] = clip24(potential)
         if f % steps == steps - 1:
             out[f // steps, :] = v
 
 
 @njit(cache=True, nogil=True)
-def lif_tile(acc, u, v, codes, bias, theta, low, du, dv, over):
+def lif_tile(acc, u, v, codes, bias, theta, low, du, dv, over, modular=None):
     """One timestep of LIF somas on a tile: acc, u, v, codes int64 [C, H, W]; bias, theta, low [C].
 
     low: below it a soma sends -1; NEVER where it does not.
@@ -249,12 +259,13 @@ def lif_tile(acc, u, v, codes, bias, theta, low, du, dv, over):
             for x in range(width):
                 a = acc[c, y, x]
                 current = decay(u[c, y, x], du + 1) + (a << 6)
-                potential = decay(v[c, y, x], dv) + wrap24(current) + bias[c]
-                note_range(a, current, potential, over)
+                wrapped = wrap24(current, modular)
+                potential = decay(v[c, y, x], dv) + wrapped + bias[c]
+                note_range(a, current, potential, over, modular)
                 clipped = clip24(potential)
                 code = np.int64(clipped > theta[c]) - np.int64(clipped < low[c])
                 codes[c, y, x] = code
-                u[c, y, x] = wrap24(current)
+                u[c, y, x] = wrapped
                 v[c, y, x] = clipped if code == 0 else 0
 
 
@@ -299,15 +310,15 @@ def sigma_delta_tile(acc, sigma, act, residue, error, codes, bias, theta, relu, 
 
 
 @njit(cache=True, nogil=True)
-def levels_tile(acc, codes, bias, thresholds, over):
+def levels_tile(acc, codes, bias, thresholds, over, modular=None):
     """One timestep of a level table on a tile: thresholds [C, D]."""
     channels, height, width = acc.shape
     for c in range(channels):
         for y in range(height):
             for x in range(width):
                 a = acc[c, y, x]
-                v = wrap24(a << 6) + bias[c]
-                note_range(a, a << 6, v, over)
+                v = wrap24(a << 6, modular) + bias[c]
+                note_range(a, a << 6, v, over, modular)
                 v = clip24(v)
                 while codes[c, y, x] < thresholds.shape[1] and v >= thresholds[c, codes[c, y, x]]:
                     codes[c, y, x] += 1
@@ -323,13 +334,13 @@ def relay_tile(acc, codes, over):
 
 
 @njit(cache=True, nogil=True)
-def readout_tile(acc, v, bias, over):
+def readout_tile(acc, v, bias, over, modular=None):
     """One timestep of readout somas on a tile."""
     channels, height, width = acc.shape
     for c in range(channels):
         for y in range(height):
             for x in range(width):
                 a = acc[c, y, x]
-                potential = v[c, y, x] + wrap24(a << 6) + bias[c]
-                note_range(a, a << 6, potential, over)
+                potential = v[c, y, x] + wrap24(a << 6, modular) + bias[c]
+                note_range(a, a << 6, potential, over, modular)
                 v[c, y, x] = clip24(potential)

@@ -4,6 +4,9 @@ Everything lies in a few flat arrays (``stream_tables``), so that the loop over 
 a whole and a tick of a small network takes microseconds. Within a tick the order is that of the
 Program: arrivals, transfers, somas. Loads of cores and links are sums of table rows over the events
 of a tick; ``add_rows`` of ``conv`` makes them with the sums in registers.
+
+Numba's cache notices changes in the file of a kernel only: after editing ``stream_soma`` or ``conv``,
+touch this file too.
 """
 
 import numpy as np
@@ -245,9 +248,12 @@ def _update(net, state, scratch, pop, over, step, begin, coded):
             lif(acc, v, bias, theta, pop.leak_v, padded, over)
         else:
             lif_uniform(acc, v, bias[0], theta[0], pop.leak_v, padded, over)
-        return list_spikes(padded, state.ring, begin)
+        return list_spikes(padded, size, state.ring, begin)
     if pop.kind == READOUT:
-        readout(acc, v, bias, over)
+        if pop.modular:
+            readout(acc, v, bias, over, True)
+        else:
+            readout(acc, v, bias, over, None)
         sample, t = divmod(step, net.clock[0].timesteps)
         for i in range(size if t == net.clock[0].timesteps - 1 else 0):
             state.out[sample, i] = v[i]
@@ -255,7 +261,11 @@ def _update(net, state, scratch, pop, over, step, begin, coded):
     codes = scratch.codes[:size]
     if pop.kind == LIF_FULL:
         u, low = state.u[pop.state : pop.state + size], net.low[first : first + size]
-        lif_full(acc, v, u, bias, theta, low, pop.ternary, pop.leak_u, pop.leak_v, codes, over)
+        operands = acc, v, u, bias, theta, low, pop.ternary, pop.leak_u, pop.leak_v, codes, over
+        if pop.modular:
+            lif_full(*operands, True)
+        else:
+            lif_full(*operands, None)
     elif pop.kind == LIF_REAL:
         real, low = state.real[:, pop.state : pop.state + size], net.low[first : first + size]
         lif_real(acc, real, bias, theta, low, pop.ternary, pop.leak_u, pop.leak_v, codes)

@@ -46,21 +46,33 @@ def lif_uniform(acc, v, bias, theta, leak, spikes, over):
 
 @njit(cache=True, nogil=True)
 def _decay(x, leak):
-    size = (abs(x) * leak) >> 12
+    whole = abs(x)
+    size = (whole >> 12) * leak + ((whole & 4095) * leak >> 12)  # in two parts: no x is too large
     return -size if x < 0 else size
 
 
 @njit(cache=True, nogil=True)
-def lif_full(acc, v, u, bias, theta, low, ternary, leak_u, leak_v, codes, over):
-    """LIF with u, any accumulator, ternary or not: u int64 [n], v int32 [n]; writes codes int32 [n]."""
+def _wrap24(u, modular):
+    """u wrapped once as Lava does, or, where ``modular`` is not None, in two's complement (profile loihi1)."""
+    if modular is not None:
+        return ((u + LIMIT) & (2 * LIMIT - 1)) - LIMIT
+    if u > LIMIT:
+        return u - 2 * LIMIT
+    if u <= -LIMIT:
+        return u + 2 * LIMIT
+    return u
+
+
+@njit(cache=True, nogil=True)
+def lif_full(acc, v, u, bias, theta, low, ternary, leak_u, leak_v, codes, over, modular):
+    """LIF with u, any accumulator, ternary or not: u int64 [n], v int32 [n]; writes codes int32 [n].
+
+    modular: None or True, how u wraps; compiled in.
+    """
     for i in range(len(v)):
         a = np.int64(acc[i])
         current = _decay(u[i], leak_u) + (a << 6)
-        wrapped = current
-        if current > LIMIT:
-            wrapped = current - 2 * LIMIT
-        elif current <= -LIMIT:
-            wrapped = current + 2 * LIMIT
+        wrapped = _wrap24(current, modular)
         potential = _decay(np.int64(v[i]), leak_v) + wrapped + bias[i]
         clipped = min(max(potential, -LIMIT + 1), LIMIT - 1)
         code = np.int32(clipped > theta[i])
@@ -123,15 +135,11 @@ def relay(acc, codes, over):
 
 
 @njit(cache=True, nogil=True)
-def readout(acc, v, bias, over):
-    """Readout somas: v int32 [n] integrates without threshold."""
+def readout(acc, v, bias, over, modular):
+    """Readout somas: v int32 [n] integrates without threshold; modular as for ``lif_full``."""
     for i in range(len(v)):
         a = np.int64(acc[i])
-        wrapped = a << 6
-        if wrapped > LIMIT:
-            wrapped -= 2 * LIMIT
-        elif wrapped <= -LIMIT:
-            wrapped += 2 * LIMIT
+        wrapped = _wrap24(a << 6, modular)
         potential = v[i] + wrapped + bias[i]
         v[i] = min(max(potential, -LIMIT + 1), LIMIT - 1)
         over[ACCUMULATOR] += a != np.int32(a)
@@ -140,12 +148,15 @@ def readout(acc, v, bias, over):
 
 
 @njit(cache=True, nogil=True)
-def list_spikes(spikes, ring, begin):
-    """Indices of nonzero spikes uint8 [n, padded with zeros to a multiple of 8] into ring[begin ...]; their number."""
+def list_spikes(spikes, size, ring, begin):
+    """Indices of nonzero spikes uint8 [size, padded with zeros to a multiple of 8] into ring[begin ...]; their number.
+
+    Nothing is written from ring[begin + size] on: events of other ticks and populations are there.
+    """
     n, words = begin, spikes.view(np.uint64)
     for w in range(len(words)):
         if words[w] != 0:
-            for k in range(8 * w, 8 * w + 8):
+            for k in range(8 * w, min(8 * w + 8, size)):
                 ring[n] = k
                 n += spikes[np.uint64(k)] != 0
     return n - begin

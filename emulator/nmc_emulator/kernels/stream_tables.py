@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 INPUT, LIF, LIF_UNIFORM, LIF_FULL, LIF_REAL, SIGMA_DELTA, RELAY, READOUT = range(8)  # kinds of populations
-ENDLESS = 2**60  # timesteps, interval and samples of a stream
+ENDLESS = 2**60  # timesteps, and ticks of the interval, of a stream
 NOWHERE = -1  # a place in a pool that a population has no part of
 
 
@@ -20,9 +20,9 @@ def _record(*names: str) -> np.dtype:
 
 POP = _record(
     *("kind", "size", "soma", "dendrite", "level", "event", "coded", "recorded", "leak_v", "leak_u", "every", "phase"),
-    *("state", "ternary", "relu", "cumulative", "out_shift", "fan"),
+    *("state", "ternary", "relu", "cumulative", "out_shift", "fan", "modular"),
 )  # soma, event, coded, state: where its somas, and its parts of ring, ring_code, and u or sigma begin; fan:
-# row of its only Sparse in the load tables, where ``paths`` are used
+# row of its only Sparse in the load tables, where ``paths`` are used; modular: u wraps in two's complement
 DEND = _record("first", "length", "ring", "last")  # last: level of the last read
 EDGE = _record(
     *("convolved", "source", "target", "delay", "lag", "gain", "graded"),
@@ -46,7 +46,7 @@ class Net(NamedTuple):
 
     Records: pops POP, dends DEND, edges EDGE, moves MOVE (by level), forms FORM and axons AXON of
     Convs, clock CLOCK [1].  bias, theta, low int32 [somas] (membrane units).  start_u, start_v int32
-    [somas or 0].  indptr int64, target uint16 or uint32, weight int8 or int16, extra uint8 or None:
+    [somas or 0].  indptr int64, target uint32, weight int8 or int16, extra uint8 or None:
     the synapses of all Sparses.  taps int8: weights [kh, kw, C_in // groups, C_out] of all Convs.
     synapses, entries int8 or int32 [rows, cores, padded]: SynOps and axon entries of one event of a
     Sparse's source soma; entries None: one wherever there are synapses.  Packets over links, one of two
@@ -135,8 +135,8 @@ class Feed(NamedTuple):
 
 
 class Record(NamedTuple):
-    """Recorded events, ``n`` [1] of them, and potentials: probes int64 [n, 2] (population, soma), u, v float64
-    [n, ticks], which holds 53 bits exactly."""
+    """Recorded events, ``n`` [1] of them, and potentials: probes int64 [n, 2] (population, soma), u, v int64, or
+    float64 in real arithmetic, [n, ticks]."""
 
     n: np.ndarray
     step: np.ndarray

@@ -1,0 +1,1 @@
+"""Exports: a Program as something that other people's software runs."""

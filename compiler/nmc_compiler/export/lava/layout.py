@@ -1,0 +1,106 @@
+"""Where things lie: our (C, H, W), Lava's (X, Y, C), and synapses one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from nmc_compiler.errors import LoweringError
+from nmc_compiler.program.model import Conv, Map, Program, Shape, Sparse
+
+MAX_SYNAPSES = 1 << 26  # of one projection written out one by one
+
+
+@dataclass(frozen=True)
+class Part:
+    """A Process that stands for some channels of a population or dendrite."""
+
+    process: str
+    channels: np.ndarray  # int64, ascending
+
+    def shape(self, whole: Shape) -> list[int]:
+        """(X, Y, channels of this part)."""
+        return [whole[2], whole[1], len(self.channels)]
+
+
+@dataclass(frozen=True)
+class Synapses:
+    """One entry each: source and target soma, counted in C order over (C, H, W); ``extra`` timesteps later."""
+
+    source: np.ndarray  # int64
+    target: np.ndarray  # int64
+    weight: np.ndarray  # int64
+    extra: np.ndarray  # int64
+
+
+def numbers(shape: Shape, channels: np.ndarray) -> np.ndarray:
+    """Lava's number, in C order over (X, Y, channels), of every soma in our order; -1 where not of the part."""
+    c, h, w = shape
+    found = np.full(shape, -1, np.int64)
+    lava = np.arange(w * h * len(channels)).reshape(w, h, len(channels))
+    found[channels] = lava.transpose(2, 1, 0)
+    return found.reshape(-1)
+
+
+def synapses_of(program: Program, item: Conv | Map | Sparse) -> Synapses:
+    """All synapses of a projection. LoweringError where they are too many."""
+    if isinstance(item, Sparse):
+        source = np.repeat(np.arange(len(item.indptr) - 1), np.diff(item.indptr))
+        extra = np.zeros(len(source), np.int64) if item.extra is None else item.extra.astype(np.int64)
+        return Synapses(source, item.target.astype(np.int64), item.weight.astype(np.int64), extra)
+    pieces = list(_conv(program, item) if isinstance(item, Conv) else _map(program, item))
+    if not pieces:
+        return Synapses(*(np.zeros(0, np.int64) for _ in range(4)))
+    source, target, weight = (np.concatenate([p[k].reshape(-1) for p in pieces]) for k in range(3))
+    keep = weight != 0
+    return Synapses(source[keep], target[keep], weight[keep], np.zeros(int(keep.sum()), np.int64))
+
+
+Entries = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _conv(program: Program, conv: Conv) -> Iterator[Entries]:
+    _, height, width = program.populations[conv.src].shape
+    kh, kw, per_group, outs = conv.weight.shape
+    (rows, columns), (sy, sx), (py, px), (dy, dx) = conv.out_hw, conv.stride, conv.pad, conv.dilation
+    if rows * columns * conv.weight.size > MAX_SYNAPSES:
+        raise LoweringError(
+            f"projection '{conv.name}': {rows * columns * conv.weight.size} synapses one by one, but Lava's Conv"
+            f" cannot stand for it (its sum may leave 24 bits, or it adds over positions); at most {MAX_SYNAPSES}"
+        )
+    o, i = np.meshgrid(np.arange(outs), np.arange(per_group), indexing="ij")
+    channel = o // (outs // conv.groups) * per_group + i
+    y, x = (n.reshape(-1, 1, 1) for n in np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"))
+    for ky in range(kh):
+        for kx in range(kw):
+            at_y, at_x = y * sy - py + ky * dy, x * sx - px + kx * dx
+            inside = ((at_y >= 0) & (at_y < height) & (at_x >= 0) & (at_x < width)).reshape(-1)
+            source = ((channel * height + at_y) * width + at_x)[inside]
+            target = o + 0 * source if conv.collapse else ((o * rows + y) * columns + x)[inside]
+            weight = np.broadcast_to(conv.weight[ky, kx].T.astype(np.int64), source.shape)
+            yield source, target, weight
+
+
+def _map(program: Program, item: Map) -> Iterator[Entries]:
+    shape, out = program.populations[item.src].shape, program.dendrites[item.dst].shape
+    at, to = np.arange(int(np.prod(shape))).reshape(shape), np.arange(int(np.prod(out))).reshape(out)
+    if item.mode == "window":
+        yield from _windows(item, at, to)
+        return
+    wide = np.broadcast_shapes(shape, out)
+    source, target = np.broadcast_to(at, wide), np.broadcast_to(to, wide)
+    yield source, target, np.ones(wide, np.int64)
+
+
+def _windows(item: Map, at: np.ndarray, to: np.ndarray) -> Iterator[Entries]:
+    _, height, width = at.shape
+    _, rows, columns = to.shape
+    for ky in range(item.kernel[0]):
+        for kx in range(item.kernel[1]):
+            y = np.arange(rows) * item.stride[0] - item.pad[0] + ky
+            x = np.arange(columns) * item.stride[1] - item.pad[1] + kx
+            down, across = (y >= 0) & (y < height), (x >= 0) & (x < width)
+            source = at[:, y[down]][:, :, x[across]]
+            yield source, to[:, down][:, :, across], np.ones(source.shape, np.int64)
