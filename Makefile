@@ -31,7 +31,7 @@ demo: $(VENV)/.installed-core
 # pytest comes last: its closing line is the last line.
 test: lint
 	export NMC_LAVA_PYTHON="$$(sh tools/peer.sh $(VENV)/lava lava-nc 0.10.0 3.10 "$${NMC_LAVA_PYTHON:-}")" && \
-	export NMC_SANAFE_PYTHON="$$(sh tools/peer.sh $(VENV)/sanafe sanafe 2.2.9 3.11 "$${NMC_SANAFE_PYTHON:-}")" && \
+	export NMC_SANAFE_PYTHON="$$(sh tools/peer.sh $(VENV)/sanafe sanafe 2.2.9 3.11 "$${NMC_SANAFE_PYTHON:-}" numpy)" && \
 	$(PYTEST) $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev
