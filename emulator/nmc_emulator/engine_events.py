@@ -116,6 +116,7 @@ class EventEngine:
         if self.program.timesteps == 0:
             clock["timesteps"] = steps or tables.ENDLESS
             clock["interval"] = steps * self.program.ticks_per_step or tables.ENDLESS
+        self.__dict__.pop("state", None)  # free before the next one is made: it may be large
         self.state = fresh_state(self.plan, samples)
 
     @property

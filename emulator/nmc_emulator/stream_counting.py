@@ -93,11 +93,19 @@ class StreamCounting:
         rows = slice(first, first + int(pop["size"]))
         fired, missed = state.fired[pop["soma"] : pop["soma"] + pop["size"]], state.missed[rows]
         received = fired - flying(plan.net, state, e, plan.slots, now)
-        entries = plan.net.entries
-        met = np.minimum(plan.net.synapses[rows], 1) if entries is None else entries[rows]
-        tables["axon_reads"][e.unit, :-1] += self._product(received, met)
-        tables["waste_events"][e.unit, :-1] += self._product(missed, met)
+        tables["axon_reads"][e.unit, :-1] += self._entries(received, rows)
+        tables["waste_events"][e.unit, :-1] += self._entries(missed, rows)
         tables[name][unit, :-1] += self._product(received - missed, plan.net.synapses[rows])
+
+    def _entries(self, events: np.ndarray, rows: slice) -> np.ndarray:
+        """Axon entries that events of a Sparse's source meet, int64 [cores]; one wherever there are synapses if
+        there is no table of them."""
+        net = self.plan.net
+        if net.entries is not None:
+            return self._product(events, net.entries[rows])
+        total = np.zeros(net.synapses.shape[1], np.int64)
+        tally.add_met_times(events, net.synapses[rows], total)
+        return total[: self.layout.cores]
 
     def _product(self, events: np.ndarray, table: np.ndarray) -> np.ndarray:
         total = np.zeros(table.shape[1], np.int64)

@@ -14,6 +14,15 @@ def add_rows_times(events, table, total):
 
 
 @njit(cache=True, nogil=True)
+def add_met_times(events, table, total):
+    """total[c] += events[s] for all rows s with an entry in column c."""
+    for s in range(len(events)):
+        if events[s] != 0:
+            for c in range(len(total)):
+                total[c] += events[s] * np.int64(table[s, c] != 0)
+
+
+@njit(cache=True, nogil=True)
 def add_meetings(events, home, met, sent):
     """sent[home[s], c] += events[s] wherever met[s, c] is not 0: events from core to core."""
     for s in range(len(events)):
