@@ -16,12 +16,11 @@ from nmc.folders import replacing, write_bytes
 from nmc.inputs import Given, as_samples, shape_of_program
 from nmc.recording import read_recording
 from nmc.running import FILES, Wishes, run_images
-from nmc.timing import described, profile_for, whole
+from nmc.timing import timed, whole
 from nmc_compiler.errors import UsageError
 from nmc_compiler.program import program_digest
 from nmc_compiler.program.model import Population, Program
 from nmc_emulator import RunResult
-from nmc_emulator.noc import simulate
 from nmc_emulator.recost import Recording
 from nmc_emulator.recost import recost as count_again
 from nmc_emulator.report import Report, make_report
@@ -194,8 +193,7 @@ def _timed(program: Program, recording: Recording, timing: str, multicast: bool)
         return None
     names = {p.name: i for i, p in enumerate(program.populations)}
     trace = whole(program, recording.chunks(), [names.get(name) for name in recording.populations])
-    times = simulate(program, trace, fidelity=timing, profile=profile_for(program), multicast=multicast)
-    return described(times, trace.samples)
+    return timed(program, trace, timing, multicast)
 
 
 def _report(

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
 from nmc_compiler.errors import UsageError
 from nmc_compiler.program.model import Program
 from nmc_emulator.noc import TickTimes, simulate
 from nmc_emulator.price_profile import load_profile
 from nmc_emulator.rates import rates_of
 from nmc_emulator.recount import Chunk
-from nmc_emulator.trace import Events, Trace
+from nmc_emulator.trace import Events, Trace, coded, joined
 
 PROFILES = ("loihi2-extrapolated-rates", "loihi2-assumed-rates")  # the second where the first lacks a time
 LOIHI1 = ("loihi1-sanafe-rates", *PROFILES[1:])
@@ -27,7 +25,6 @@ class Clock:
         if program.mapping is None:
             raise UsageError(f"Program '{program.name}' is not mapped: no packets, no time; compile it for a target")
         self.program, self.fidelity, self.multicast = program, fidelity, multicast
-        self.profile = profile_for(program)
         self.chunks: list[Chunk] = []
 
     def add(self, chunk: Chunk) -> None:
@@ -40,8 +37,7 @@ class Clock:
     def report(self) -> dict[str, Any]:
         """What a report says of the time."""
         trace = whole(self.program, self.chunks, range(len(self.program.populations)))
-        times = simulate(self.program, trace, fidelity=self.fidelity, profile=self.profile, multicast=self.multicast)
-        return described(times, trace.samples)
+        return timed(self.program, trace, self.fidelity, self.multicast)
 
 
 def profile_for(program: Program) -> str:
@@ -56,27 +52,25 @@ def profile_for(program: Program) -> str:
     return assumed
 
 
+def timed(program: Program, trace: Trace, fidelity: str, multicast: bool) -> dict[str, Any]:
+    """What a report says of the time of a run (docs/timing.md)."""
+    profile = profile_for(program)
+    return described(simulate(program, trace, fidelity=fidelity, profile=profile, multicast=multicast), trace.samples)
+
+
 def whole(program: Program, chunks: Iterable[Chunk], places: Sequence[int | None]) -> Trace:
     """One trace of the chunks of a run; ``places[i]`` is the population that number i in them stands for."""
-    parts: dict[int, list[Events]] = {i: [] for i in places if i is not None}
+    senders = [i for i in places if i is not None and program.populations[i].model != "readout"]
+    parts: dict[int, list[Events]] = {i: [] for i in senders}
     samples = 0
     for chunk in chunks:
         first, samples = chunk.first * program.timesteps, samples + chunk.trace.samples
         for number, e in chunk.trace.events.items():
             i = places[number]
-            if i is not None:
+            if i in parts:
                 parts[i].append(Events(e.step + first, e.soma, e.code))
-    events = {i: _joined(p) for i, p in parts.items() if program.populations[i].model != "readout"}
+    events = {i: joined(p, coded(program.populations[i])) for i, p in parts.items()}
     return Trace(events, samples, samples * program.timesteps)
-
-
-def _joined(parts: list[Events]) -> Events:
-    codes = [p.code for p in parts if p.code is not None]
-    return Events(
-        np.concatenate([np.zeros(0, np.int64), *(p.step for p in parts)]),
-        np.concatenate([np.zeros(0, np.int32), *(p.soma for p in parts)]),
-        np.concatenate(codes) if codes else None,
-    )
 
 
 def described(times: TickTimes, samples: int) -> dict[str, Any]:

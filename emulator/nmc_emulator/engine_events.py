@@ -24,7 +24,7 @@ from .plan import readout_size
 from .stream_counting import StreamCounting
 from .stream_plan import Planner, StreamPlan
 from .timing import Timing
-from .trace import Events, codes_of, events_of
+from .trace import Events, codes_of, events_of, joined
 from .workspace import code_type
 
 TICKS = 1024  # ticks computed in one go at most
@@ -301,11 +301,3 @@ class EventEngine:
             code_type(self.program, self.bounds, i), copy=False
         )
         return codes.reshape(samples, T, *p.shape)
-
-
-def joined(parts: list[Events], with_codes: bool) -> Events:
-    """Events of consecutive parts of a run."""
-    step = np.concatenate([np.zeros(0, np.int64), *(p.step for p in parts)])
-    soma = np.concatenate([np.zeros(0, np.int32), *(p.soma for p in parts)])
-    code = np.concatenate([np.zeros(0, np.int32), *(p.code for p in parts if p.code is not None)])
-    return Events(step, soma, code if with_codes else None)

@@ -12,6 +12,7 @@ from nmc_compiler.program.model import Population, Program
 from .bounds import INT32, Bounds
 from .kernels import stream_tables as tables
 from .kernels.conv import pack_geometry
+from .kernels.soma import NARROW_BIAS, UNWRAPPED
 from .layout import Layout
 from .statics import updates_per_core
 from .stream_synapses import (
@@ -29,8 +30,6 @@ from .suits import why_not_events
 from .timing import CONV, SPARSE, Edge, Timing
 from .trace import coded
 
-PLAIN_CURRENT = 1 << 17  # accumulators below it never wrap u
-PLAIN_BIAS = 1 << 29
 FORM_NAMES = list(tables.FORM.fields or ())[:13]  # in the order of ``pack_geometry``
 TABLE = 1 << 26  # bytes that the table of packets over links may take
 
@@ -107,7 +106,7 @@ def _kind(p: Population, bounds: Bounds, real: bool) -> int:
     if real:
         return tables.LIF_REAL
     bias = np.abs(p.bias.astype(np.int64)).max(initial=0) if p.bias is not None else 0
-    narrow = bounds.accumulator[p.dendrite] < PLAIN_CURRENT and bias < PLAIN_BIAS
+    narrow = bounds.accumulator[p.dendrite] < UNWRAPPED and bias < NARROW_BIAS
     if not narrow or p.du != 4095 or p.vth_low is not None or p.start_u is not None:
         return tables.LIF_FULL
     uniform = all(a is None or len(np.unique(a)) == 1 for a in (p.bias, p.vth))

@@ -16,8 +16,8 @@ from nmc_compiler.program.model import Program
 
 from .counters import Counters
 from .emulate import Emulator
-from .engine_events import EventEngine, joined
-from .trace import Events, check_events
+from .engine_events import EventEngine
+from .trace import Events, check_events, joined
 
 KIND = "nmc.stream/1"
 

@@ -45,6 +45,14 @@ def events_of(codes: np.ndarray, with_codes: bool = True) -> Events:
     return Events(step.astype(np.int64), soma.astype(np.int32), values)
 
 
+def joined(parts: list[Events], with_codes: bool) -> Events:
+    """Events of consecutive parts of a run."""
+    step = np.concatenate([np.zeros(0, np.int64), *(p.step for p in parts)])
+    soma = np.concatenate([np.zeros(0, np.int32), *(p.soma for p in parts)])
+    code = np.concatenate([np.zeros(0, np.int32), *(p.code for p in parts if p.code is not None)])
+    return Events(step, soma, code if with_codes else None)
+
+
 def codes_of(events: Events, steps: int, shape: Shape) -> np.ndarray:
     """Codes int32 [steps, C, H, W] of events."""
     found = np.zeros((steps, int(np.prod(shape))), np.int32)

@@ -14,10 +14,10 @@ from nmc_compiler.program.model import Conv, Dendrite, HostCodes, Population, Pr
 from nmc_compiler.program.network import Network
 from nmc_compiler.target import load_target
 from nmc_emulator import Emulator, Stream, stream_plan
-from nmc_emulator.engine_events import EventEngine, joined
+from nmc_emulator.engine_events import EventEngine
 from nmc_emulator.layout import resolve
 from nmc_emulator.timing import analyse
-from nmc_emulator.trace import Events, events_of
+from nmc_emulator.trace import Events, events_of, joined
 
 
 def engine_of(program: Program, strict: bool = False) -> EventEngine:

@@ -5,8 +5,8 @@ a whole and a tick of a small network takes microseconds. Within a tick the orde
 Program: arrivals, transfers, somas. Loads of cores and links are sums of table rows over the events
 of a tick; ``add_rows`` of ``conv`` makes them with the sums in registers.
 
-Numba's cache notices changes in the file of a kernel only: after editing ``stream_soma`` or ``conv``,
-touch this file too.
+Numba's cache notices changes in the file of a kernel only: after editing ``stream_soma``, ``soma``
+or ``conv``, touch this file too.
 """
 
 import numpy as np

@@ -3,8 +3,7 @@
 import numpy as np
 from numba import njit
 
-LIMIT = 1 << 23
-ACCUMULATOR, CURRENT, POTENTIAL, PAYLOAD = 0, 1, 2, 3  # columns of ``over``
+from .soma import ACCUMULATOR, LIMIT, PAYLOAD, POTENTIAL, clip24, decay, note_range, wrap24
 
 
 @njit(cache=True, nogil=True)
@@ -45,25 +44,6 @@ def lif_uniform(acc, v, bias, theta, leak, spikes, over):
 
 
 @njit(cache=True, nogil=True)
-def _decay(x, leak):
-    whole = abs(x)
-    size = (whole >> 12) * leak + ((whole & 4095) * leak >> 12)  # in two parts: no x is too large
-    return -size if x < 0 else size
-
-
-@njit(cache=True, nogil=True)
-def _wrap24(u, modular):
-    """u wrapped once as Lava does, or, where ``modular`` is not None, in two's complement (profile loihi1)."""
-    if modular is not None:
-        return ((u + LIMIT) & (2 * LIMIT - 1)) - LIMIT
-    if u > LIMIT:
-        return u - 2 * LIMIT
-    if u <= -LIMIT:
-        return u + 2 * LIMIT
-    return u
-
-
-@njit(cache=True, nogil=True)
 def lif_full(acc, v, u, bias, theta, low, ternary, leak_u, leak_v, codes, over, modular):
     """LIF with u, any accumulator, ternary or not: u int64 [n], v int32 [n]; writes codes int32 [n].
 
@@ -71,19 +51,17 @@ def lif_full(acc, v, u, bias, theta, low, ternary, leak_u, leak_v, codes, over, 
     """
     for i in range(len(v)):
         a = np.int64(acc[i])
-        current = _decay(u[i], leak_u) + (a << 6)
-        wrapped = _wrap24(current, modular)
-        potential = _decay(np.int64(v[i]), leak_v) + wrapped + bias[i]
-        clipped = min(max(potential, -LIMIT + 1), LIMIT - 1)
+        current = decay(u[i], 4096 - leak_u) + (a << 6)
+        wrapped = wrap24(current, modular)
+        potential = decay(np.int64(v[i]), 4096 - leak_v) + wrapped + bias[i]
+        clipped = clip24(potential)
         code = np.int32(clipped > theta[i])
         if ternary and clipped < low[i]:
             code -= np.int32(1)
         codes[i] = code
         u[i] = wrapped
         v[i] = 0 if code != 0 else clipped
-        over[ACCUMULATOR] += a != np.int32(a)
-        over[CURRENT] += current != wrapped
-        over[POTENTIAL] += potential != clipped
+        note_range(a, current, potential, over, modular)
 
 
 @njit(cache=True, nogil=True)
@@ -139,12 +117,9 @@ def readout(acc, v, bias, over, modular):
     """Readout somas: v int32 [n] integrates without threshold; modular as for ``lif_full``."""
     for i in range(len(v)):
         a = np.int64(acc[i])
-        wrapped = _wrap24(a << 6, modular)
-        potential = v[i] + wrapped + bias[i]
-        v[i] = min(max(potential, -LIMIT + 1), LIMIT - 1)
-        over[ACCUMULATOR] += a != np.int32(a)
-        over[CURRENT] += a << 6 != wrapped
-        over[POTENTIAL] += potential != v[i]
+        potential = v[i] + wrap24(a << 6, modular) + bias[i]
+        v[i] = clip24(potential)
+        note_range(a, a << 6, potential, over, modular)
 
 
 @njit(cache=True, nogil=True)
