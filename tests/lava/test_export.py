@@ -85,7 +85,7 @@ def test_same_program_same_bytes(compiled):
 
 def test_the_folder_is_whole_and_needs_no_nmc(compiled, tmp_path):
     folder = export(compiled("sdt_v1"), tmp_path / "out")
-    names = {"README.md", "arrays.npz", "build.py", "host.py", "network.json", "placement.json", "processes.py"}
+    names = {"README.md", "arrays.npz", "assemble.py", "host.py", "network.json", "placement.json", "processes.py"}
     assert {p.name for p in folder.iterdir()} == names | {"program.json", "run.py"}
     for source in folder.glob("*.py"):
         assert "import nmc" not in source.read_text() and "from nmc" not in source.read_text()

@@ -348,3 +348,9 @@ def test_make_test_ends_with_pytest_and_leaves_nothing_out() -> None:
 def test_ci_runs_make_test() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert script.splitlines()[-1] == "exec make test"
+
+
+def test_modules_of_the_exported_folder_are_not_named_like_folders_that_our_commands_write() -> None:
+    """They import each other by bare names: beside a folder build/ the linters took its module ``build`` for that."""
+    exported = {path.stem for path in (PACKAGES["nmc_compiler"] / "export" / "lava" / "folder").glob("*.py")}
+    assert exported & {"build", "dist", "docs", "examples", "run"} == {"run"}  # nobody imports run.py

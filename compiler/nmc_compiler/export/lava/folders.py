@@ -16,7 +16,7 @@ from nmc_compiler.program import program_digest, validate_program
 from nmc_compiler.program.model import Program
 
 SCHEMA = "nmc.lava/1"
-SOURCES = ("build.py", "host.py", "processes.py", "run.py")
+SOURCES = ("assemble.py", "host.py", "processes.py", "run.py")
 
 
 def export_lava(program: Program) -> dict[str, bytes]:
@@ -153,7 +153,7 @@ Lava runs faster where torch is not installed; the integers are the same.
 |---|---|
 | `network.json`, `arrays.npz` | Processes, their parameters and connections (arrays load without pickle) |
 | `processes.py` | Processes that Lava lacks, with bit-accurate models: what microcode of a chip would have to do |
-| `build.py`, `host.py`, `run.py` | makes the Processes; computes what the host sends; runs them |
+| `assemble.py`, `host.py`, `run.py` | makes the Processes; computes what the host sends; runs them |
 | `program.json` | which Processes every part of the Program became |
 {placement}
 Everything is laid out (X, Y, C). One time step of Lava is one tick{period}: a population of level L lives timestep t of

@@ -17,7 +17,7 @@ import time
 import warnings
 
 import numpy as np
-from build import build, load
+from assemble import build, load
 from host import InputError, live_ticks, read_inputs, samples_in, ticks_of
 from lava.magma.core.run_conditions import RunSteps
 from lava.magma.core.run_configs import Loihi2HwCfg, Loihi2SimCfg
