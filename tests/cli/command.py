@@ -13,6 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ROOT / "examples" / "digits"
 SMALL = ROOT / "tests" / "fixtures" / "sdt_v1"  # compiles in a second
 START = "import sys; from nmc.cli import main; sys.exit(main())"
+# A shell starts what runs in its background with Ctrl-C ignored, and a test run hands that on.
+HEAR_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 
 Done = subprocess.CompletedProcess[str]
 Nmc = Callable[..., Done]

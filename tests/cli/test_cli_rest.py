@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from command import DIGITS, SMALL, START, says
+from command import DIGITS, HEAR_CTRL_C, SMALL, START, says
 
 COMMANDS = ["compile", "emulate", "report", "verify", "export", "inspect", "targets", "passes", "doctor"]
 
@@ -101,7 +101,8 @@ def test_doctor_tells_what_is_there_and_how_to_get_the_rest(nmc, as_json) -> Non
 
 def test_an_interruption_is_clean(built: Path, tmp_path: Path) -> None:
     """Ctrl-C in the middle of a compile: one line, 130, and no files."""
-    command = [sys.executable, "-c", START, "compile", str(DIGITS / "model.pt"), "-o", "out", "--time-passes"]
+    program = [sys.executable, "-c", HEAR_CTRL_C + START]
+    command = [*program, "compile", str(DIGITS / "model.pt"), "-o", "out", "--time-passes"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     process.stderr.readline()  # the first pass is through
