@@ -12,6 +12,7 @@ from nmc_compiler.errors import CapacityError, LoweringError
 from nmc_compiler.graph import Graph
 from nmc_compiler.graph.verify import verify
 from nmc_compiler.lowering import lower
+from nmc_compiler.lowering.long_delays import relay_delays
 from nmc_compiler.mapping import MappingReport, map_program
 from nmc_compiler.options import CompileOptions
 from nmc_compiler.passes.relays import CutStreams, RelaySums
@@ -48,7 +49,7 @@ def fit(
     Raises the CapacityError of the plainest attempt where nothing fits.
     """
     first: CapacityError | None = None
-    for candidate, settings, steps, log in _attempts(graph, options):
+    for candidate, settings, steps, log in _attempts(graph, target, options):
         try:
             netlist = lower(candidate, target, settings)
             known = None if rates is None else rates(candidate, netlist)
@@ -72,8 +73,11 @@ def fit(
 Attempt = tuple[Graph, CompileOptions, str, ConversionReport]
 
 
-def _attempts(graph: Graph, options: CompileOptions) -> Iterator[Attempt]:
+def _attempts(graph: Graph, target: Target, options: CompileOptions) -> Iterator[Attempt]:
     """Ways to carry the graph out, plainest first, each with its name and what it put in."""
+    if graph.outputs:  # dendrites are never shared
+        yield relay_delays(graph, target), options, "nothing", ConversionReport()
+        return
     shared = replace(options, residual="stream")
     if options.stream_pieces:
         yield _relayed(graph, shared, options.stream_pieces)

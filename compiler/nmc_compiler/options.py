@@ -16,7 +16,8 @@ class CompileOptions:
     ``attn_order``: "kv", "qk" or "auto" (the smaller table). ``channel_bins``: most neuron groups a layer's
     channels may be binned into. ``pipelined``: a new sample starts every T*P ticks instead of after the last one
     has drained. ``stream_pieces``: segments, joined by graded relays, that residual streams are cut into; 0 cuts
-    only where a stream does not fit otherwise.
+    only where a stream does not fit otherwise. ``allow``: approximations of neurons that may be made (names of
+    ``passes.plain_neurons.APPROXIMATIONS``, and "decay-groups"); whatever is not named is refused.
     """
 
     input_encoding: Literal["host-current", "graded8"] = "host-current"
@@ -26,6 +27,9 @@ class CompileOptions:
     channel_bins: int = 4
     pipelined: bool = False
     stream_pieces: int = 0
+    allow: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """As plain JSON; without approximations there is no word of them."""
+        found = asdict(self) | {"allow": list(self.allow)}
+        return found if self.allow else {k: v for k, v in found.items() if k != "allow"}

@@ -156,7 +156,7 @@ ERRORS = [
     (GOOD, "", "graph text is empty; expected 'graph NAME T=4 float {'"),
     ("graph g", "grap g", "line 1, column 1: expected 'graph NAME T=4 float {', found 'grap g T=2 float {'"),
     ("graph g", 'graph "g', "line 1, column 7: expected a quoted string, found '\"g T=2 float {'"),
-    ("T=2", "T=0", "line 1, column 11: T must be at least 1, found '0 float {'"),
+    ("T=2", "T=-1", "line 1, column 11: expected a number of timesteps, found '-1 float {'"),
     ("T=2", "T=two", "line 1, column 11: expected a number of timesteps, found 'two float {'"),
     ("T=2", f"T={'9' * 41}", f"line 1, column 11: a number may have at most 40 characters, found '{'9' * 24}'"),
     ("float {", "real {", "line 1, column 13: expected 'float' or 'int', found 'real {'"),

@@ -1,6 +1,6 @@
 """SpikeGraph: ops, values, text form, verifier, reference interpreter."""
 
-from nmc_compiler.graph import ops_linear, ops_neuron
+from nmc_compiler.graph import ops_dynamics, ops_linear, ops_neuron, ops_shape
 from nmc_compiler.graph.graph import Graph, GraphBuilder, Node, Use, label, rebuild
 from nmc_compiler.graph.registry import OpSpec, known_ops, op_spec, register
 from nmc_compiler.graph.types import Attr, Kind, Ref, ValueType
@@ -17,8 +17,10 @@ __all__ = [
     "ValueType",
     "known_ops",
     "label",
+    "ops_dynamics",
     "ops_linear",
     "ops_neuron",
+    "ops_shape",
     "op_spec",
     "rebuild",
     "register",

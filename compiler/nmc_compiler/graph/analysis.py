@@ -34,9 +34,9 @@ def check_acyclic(graph: Graph) -> None:
 
 
 def reachable_from_output(graph: Graph) -> set[str]:
-    """Ids of nodes that a read-out depends on."""
+    """Ids of nodes that a read-out or an output depends on."""
     g = dataflow(graph)
-    outs = [n.id for n in graph if n.op in ("readout", "int_readout")]
+    outs = [n.id for n in graph if n.op in ("readout", "int_readout", "output")]
     return set(outs).union(*(nx.ancestors(g, o) for o in outs))
 
 

@@ -49,6 +49,7 @@ class Node:
 class Graph:
     """Nodes in an order in which every unlagged operand comes first.
 
+    ``timesteps`` 0: a stream, as many as the input has (graphs with ``output`` nodes only).
     ``numbers`` is "float" (as trained) or "int" (as the chip computes). ``tensors`` holds the
     arrays that attributes refer to. ``record_time`` is False where the authors' recordings have
     no time axis (T = 1 models).
@@ -70,6 +71,16 @@ class Graph:
 
     def by_id(self) -> dict[str, Node]:
         return {n.id: n for n in self.nodes}
+
+    @property
+    def outputs(self) -> list[Node]:
+        """Output nodes; a graph that has some is read at every step and has no read-out."""
+        return [n for n in self.nodes if n.op == "output"]
+
+    @property
+    def sources(self) -> list[Node]:
+        """Input nodes."""
+        return [n for n in self.nodes if n.op == "input"]
 
     def users(self) -> dict[str, list[Node]]:
         """Nodes that read each node, in graph order (a node that reads twice appears twice)."""
@@ -97,6 +108,12 @@ class GraphBuilder:
         self.name, self.timesteps, self.numbers, self.flags = name, timesteps, numbers, flags
         self.nodes: dict[str, Node] = {}
         self.tensors: dict[str, np.ndarray] = {}
+        self.declared: dict[str, ValueType] = {}
+
+    def declare(self, id: str, type: ValueType) -> str:
+        """Announce a node that is added later, so that earlier ones can read it with a lag."""
+        self.declared[id] = type
+        return id
 
     def tensor(self, key: str, array: np.ndarray) -> Ref:
         """Store an array; the same key twice must hold the same array."""
@@ -124,11 +141,16 @@ class GraphBuilder:
         spec.check_attrs(wrapped, where)
         types = []
         for use in uses:
-            if use.node not in self.nodes:
+            if use.node in self.nodes:
+                types.append(self.nodes[use.node].type)
+            elif use.lag and use.node in self.declared:
+                types.append(self.declared[use.node])
+            else:
                 raise VerifyError(f"{where}: operand %{use.node} is not defined before its use")
-            types.append(self.nodes[use.node].type)
         spec.check_arity(len(uses), where)
         type_ = spec.infer(types, wrapped, self.tensors, where)
+        if self.declared.get(node_id, type_) != type_:
+            raise VerifyError(f"{where}: declared as {self.declared[node_id]}, but the op gives {type_}")
         self.nodes[node_id] = Node(node_id, op, uses, wrapped, type_, name)
         return node_id
 
@@ -139,6 +161,9 @@ class GraphBuilder:
         return f"{op}{k}"
 
     def build(self) -> Graph:
+        missing = next((i for i in self.declared if i not in self.nodes), None)
+        if missing is not None:
+            raise VerifyError(f"graph '{self.name}': %{missing} is declared but never added")
         used = {a.value.key for n in self.nodes.values() for a in n.attrs.values() if isinstance(a.value, Ref)}
         tensors = {k: v for k, v in self.tensors.items() if k in used}
         return Graph(self.name, self.timesteps, tuple(self.nodes.values()), tensors, self.numbers, **self.flags)

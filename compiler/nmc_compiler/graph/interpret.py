@@ -6,7 +6,7 @@ Nothing fast may define what a graph means; everything fast is compared with thi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,8 +25,10 @@ class Interpretation:
     """What one run gave.
 
     ``logits`` [B, classes] (float; integer graphs scale the read-out), ``codes``: population name ->
-    [T, B, C, H, W] integer codes, ``overflows``: "node: register" -> count, ``currents``: per node id the
-    values [T, B, ...] where asked for.
+    [T, B, C, H, W] integer codes (the values themselves where a float graph sends real changes),
+    ``overflows``: "node: register" -> count, ``values``: per node id the values [T, B, ...] where asked for,
+    ``outputs``: output name -> values [T, B, C, H, W], ``states``: neuron name -> register ("u" the current, "v" the
+    potential, as they are kept for the next timestep) -> [T, B, C, H, W].
     """
 
     logits: np.ndarray
@@ -34,43 +36,106 @@ class Interpretation:
     overflows: dict[str, int] = field(default_factory=dict)
     values: dict[str, np.ndarray] = field(default_factory=dict)
     raw_logits: np.ndarray | None = None
+    outputs: dict[str, np.ndarray] = field(default_factory=dict)
+    states: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
 
 def interpret(
     graph: Graph,
-    images: np.ndarray,
+    images: np.ndarray | Mapping[str, np.ndarray],
     record: str | Iterable[str] = (),
     values: Iterable[str] = (),
     strict: bool = False,
+    states: str | Iterable[str] = (),
 ) -> Interpretation:
     """Run a graph on ``images`` [B, C, H, W], or [B, T, C, H, W] where the input has a time axis.
 
-    ``record``: "all" or population names; ``values``: node ids whose values to keep.
+    Graphs with several inputs take one array per input name. Graphs with outputs take [T, C, H, W] too, one sample.
+    ``record``: "all" or population names; ``values``: node ids whose values to keep; ``states``: "all" or names
+    of neurons whose current and potential to keep.
     ``strict``: an overflow of the integer semantics raises instead of being counted.
     """
     run = _Run(graph, strict)
-    wanted = _wanted(graph, record)
-    keep = set(values)
+    frames = _Frames(graph, images)
+    wanted, watched = _wanted(graph, record), _watched(graph, states)
+    keep = {*values, *(n.id for n in graph.outputs)}
     codes: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
     kept: dict[str, list[np.ndarray]] = {node: [] for node in keep}
-    for t in range(graph.timesteps):
-        now = run.step(t, _frame(graph, images, t))
+    seen: dict[str, dict[str, list[np.ndarray]]] = {name: {"u": [], "v": []} for name in watched}
+    for t in range(frames.steps):
+        now = run.step(t, frames.at(t), frames.batch)
         for name, node in wanted.items():
             codes[name].append(to_codes(node, now[node.id]))
         for node_id in keep:
             kept[node_id].append(now[node_id])
+        for name, node in watched.items():
+            for register, found in seen[name].items():
+                found += [run.state[node.id][register]] if register in run.state[node.id] else []
     result = Interpretation(
-        np.zeros((len(images), 0)),
+        np.zeros((frames.batch, 0)),
         {k: np.stack(v) for k, v in codes.items()},
         run.overflows,
-        {k: np.stack(v) for k, v in kept.items()},
+        {k: np.stack(kept[k]) for k in values},
+        outputs={n.name or n.id: np.stack(kept[n.id]) for n in graph.outputs},
+        states={name: {k: np.stack(v) for k, v in found.items() if v} for name, found in seen.items()},
     )
-    _read_out(graph, now, result)
+    if not graph.outputs:
+        _read_out(graph, now, result)
     return result
 
 
+class _Frames:
+    """What the inputs show, timestep by timestep."""
+
+    def __init__(self, graph: Graph, images: np.ndarray | Mapping[str, np.ndarray]) -> None:
+        self.graph = graph
+        given = images if isinstance(images, Mapping) else self._only(images)
+        names = [n.name or n.id for n in graph.sources]
+        if set(given) != set(names):
+            raise VerifyError(f"graph '{graph.name}' has the inputs {', '.join(names)}; given: {', '.join(given)}")
+        self.arrays = {n.id: self._whole(n, np.asarray(given[n.name or n.id])) for n in graph.sources}
+        first = next(iter(self.arrays.values()))
+        self.batch = len(first)
+        self.steps = graph.timesteps or first.shape[1]
+        for array in self.arrays.values():
+            lengths = array.shape[: 1 + graph.input_time]
+            if lengths != first.shape[: len(lengths)]:
+                raise VerifyError(f"graph '{graph.name}': inputs of {first.shape} and {array.shape} do not go together")
+
+    def at(self, t: int) -> dict[str, np.ndarray]:
+        return {node: array[:, t] if self.graph.input_time else array for node, array in self.arrays.items()}
+
+    def _only(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        if len(self.graph.sources) != 1:
+            raise VerifyError(f"graph '{self.graph.name}' has {len(self.graph.sources)} inputs; give an array for each")
+        return {self.graph.sources[0].name or self.graph.sources[0].id: images}
+
+    def _whole(self, node: Node, array: np.ndarray) -> np.ndarray:
+        """Float64 samples of one input, with their batch axis; events are checked against their payload."""
+        graph, steps = self.graph, self.graph.timesteps
+        array = array[None] if graph.outputs and graph.input_time and array.ndim == 4 else array
+        if graph.input_time and (array.ndim != 5 or not array.shape[1] or (steps and array.shape[1] != steps)):
+            raise VerifyError(
+                f"graph '{graph.name}' wants images [N, T{f'={steps}' if steps else ''}, C, H, W], "
+                f"got shape {array.shape}"
+            )
+        if array.shape[1 + graph.input_time :] != node.type.shape:
+            raise VerifyError(
+                f"input wants samples of shape {node.type.shape}, got {array.shape[1 + graph.input_time :]}"
+            )
+        if node.type.is_event:
+            bits = max(node.type.bits, 1)
+            low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if node.type.signed else (0, (1 << bits) - 1)
+            if array.size and ((array != np.rint(array)).any() or array.min() < low or array.max() > high):
+                raise VerifyError(f"input '{node.name or node.id}' takes whole codes in {low}..{high}")
+            return array.astype(np.int64 if graph.numbers == "int" else np.float64)
+        return array.astype(np.float64)
+
+
 def to_codes(node: Node, value: np.ndarray) -> np.ndarray:
-    """Integer codes of a neuron's output (float graphs carry code/norm)."""
+    """Integer codes of a neuron's output (float graphs carry code/norm); a float sigma-delta sends real values."""
+    if node.op == "sigma_delta" and value.dtype.kind == "f":
+        return value
     return np.rint(value * node.attr("norm", 1)).astype(np.int32)
 
 
@@ -84,14 +149,14 @@ def _wanted(graph: Graph, record: str | Iterable[str]) -> dict[str, Node]:
     return {name: events[name] for name in record}
 
 
-def _frame(graph: Graph, images: np.ndarray, t: int) -> np.ndarray:
-    if not graph.input_time:
-        return images.astype(np.float64)
-    if images.ndim != 5 or images.shape[1] != graph.timesteps:
-        raise VerifyError(
-            f"graph '{graph.name}' wants images [N, T={graph.timesteps}, C, H, W], got shape {images.shape}"
-        )
-    return images[:, t].astype(np.float64)
+def _watched(graph: Graph, states: str | Iterable[str]) -> dict[str, Node]:
+    neurons = {n.name or n.id: n for n in graph if op_spec(n.op).neuron}
+    if states == "all":
+        return neurons
+    missing = [name for name in states if name not in neurons]
+    if missing:
+        raise VerifyError(f"graph '{graph.name}' has no neuron {', '.join(map(repr, missing))}")
+    return {name: neurons[name] for name in states}
 
 
 def _read_out(graph: Graph, now: dict[str, np.ndarray], result: Interpretation) -> None:
@@ -114,20 +179,15 @@ class _Run:
         self.max_lag = max((use.lag for n in graph for use in n.inputs), default=0)
         self.overflows: dict[str, int] = {}
 
-    def step(self, t: int, frame: np.ndarray) -> dict[str, np.ndarray]:
+    def step(self, t: int, frames: dict[str, np.ndarray], batch: int) -> dict[str, np.ndarray]:
         now: dict[str, np.ndarray] = {}
         for node in self.graph:
             if node.op == "input":
-                self._check_frame(node, frame)
-                now[node.id] = frame
+                now[node.id] = frames[node.id]
                 continue
-            now[node.id] = op_spec(node.op).evaluate(self._call(node, now, t, len(frame)))
+            now[node.id] = op_spec(node.op).evaluate(self._call(node, now, t, batch))
         self.history = ([now] + self.history)[: self.max_lag]
         return now
-
-    def _check_frame(self, node: Node, frame: np.ndarray) -> None:
-        if frame.shape[1:] != node.type.shape:
-            raise VerifyError(f"input wants samples of shape {node.type.shape}, got {frame.shape[1:]}")
 
     def _call(self, node: Node, now: dict[str, np.ndarray], t: int, batch: int) -> Call:
         inputs = [self._operand(use.node, use.lag, now, batch) for use in node.inputs]
@@ -142,6 +202,7 @@ class _Run:
             self.integer,
             where,
             self._overflow,
+            batch,
         )
 
     def _operand(self, node_id: str, lag: int, now: dict[str, np.ndarray], batch: int) -> np.ndarray:

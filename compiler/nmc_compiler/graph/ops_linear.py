@@ -247,22 +247,24 @@ register(
 
 def _scale_infer(types, attrs, tensors, where):
     (x,) = types
-    if x.is_event:
-        raise VerifyError(f"{where}: scale takes a current, not {x}")
     ref = attrs["factor"].value
-    if not isinstance(ref, (int, float)) and tensors[ref.key].shape != (x.shape[0],):
-        raise VerifyError(f"{where}: factor must be a number or have shape ({x.shape[0]},)")
-    return x
+    if isinstance(ref, (int, float)):
+        return x if not x.is_event else ValueType(Kind.CURRENT, x.shape)
+    if tensors[ref.key].shape not in ((x.shape[0],), tuple(x.shape)):
+        raise VerifyError(f"{where}: factor must be a number or have shape ({x.shape[0]},) or {x.shape}")
+    return x if not x.is_event else ValueType(Kind.CURRENT, x.shape)
 
 
 def _scale_eval(c: Call) -> np.ndarray:
     factor = c.attr("factor")
     if isinstance(factor, (int, float)):
         return c.inputs[0] * factor
-    return c.inputs[0] * c.tensors[factor.key].astype(np.float64)[None, :, None, None]
+    array = c.tensors[factor.key].astype(np.float64)
+    return c.inputs[0] * (array[:, None, None] if array.ndim == 1 else array)
 
 
-register(OpSpec("scale", 1, _scale_infer, _scale_eval, {"factor": (*NUMBER, *TENSOR)}, ("factor",)))
+SCALE_DOC = "times a number, or one per channel or element; of events it makes a current"
+register(OpSpec("scale", 1, _scale_infer, _scale_eval, {"factor": (*NUMBER, *TENSOR)}, ("factor",), doc=SCALE_DOC))
 
 
 def _sum_infer(types, attrs, tensors, where):
@@ -288,15 +290,20 @@ register(
 POOL_ATTRS = {"kernel": PAIR, "stride": PAIR, "pad": PAIR}
 
 
-def _pool_infer(types, attrs, tensors, where):
-    (x,) = types
-    if x.signed:
-        raise VerifyError(f"{where}: cannot pool signed graded spikes")
+def pool_shape(x: ValueType, attrs: dict[str, Attr], where: str) -> tuple[int, int, int]:
+    """Shape of a pool's output."""
     kernel, pad = _pair(attrs, "kernel", (1, 1), where), _pair(attrs, "pad", (0, 0), where)
     if any(2 * p > k for p, k in zip(pad, kernel, strict=True)):
         raise VerifyError(f"{where}: pad {pad} is more than half of the window {kernel}")
     h, w = _conv_geometry(attrs, kernel, x.shape, where)
-    return ValueType(x.kind, (x.shape[0], h, w), x.bits)
+    return x.shape[0], h, w
+
+
+def _pool_infer(types, attrs, tensors, where):
+    (x,) = types
+    if x.signed:
+        raise VerifyError(f"{where}: cannot pool signed graded spikes")
+    return ValueType(x.kind, pool_shape(x, attrs, where), x.bits)
 
 
 def _maxpool_eval(c: Call) -> np.ndarray:

@@ -13,7 +13,8 @@ from nmc_compiler.graph.types import Kind, ValueType
 PAIR = (tuple,)
 RECORD = {"record_perm": PAIR, "record_shape": PAIR}
 PROFILE = {"profile": (str,)}  # integer rules of a chip; loihi2 where not given
-PROFILES = ("loihi1", "loihi2")
+PART = {"part_of": (str,), "elements": TENSOR}  # of a neuron that was split: its name, and which of its elements
+PROFILES = ("loihi1", "loihi2", "neurocore")
 
 STATE_MAX = 1 << 23  # membrane potential and current: 24-bit registers (Lava 0.10, lava_fixed_point 2.2)
 WEIGHT_SHIFT = 6  # a_in << 6 and vth << 6
@@ -23,10 +24,17 @@ def _input_infer(types, attrs, tensors, where):
     shape = attrs["shape"].value
     if len(shape) != 3 or min(shape) < 1:
         raise VerifyError(f"{where}: shape must be (C, H, W), each >= 1, got {shape}")
-    return ValueType(Kind.REAL, shape)
+    if "bits" not in attrs:
+        if "signed" in attrs:
+            raise VerifyError(f"{where}: signed goes with bits, the payload of the input's events")
+        return ValueType(Kind.REAL, shape)
+    bits, signed = attrs["bits"].value, "signed" in attrs and attrs["signed"].value
+    if not (2 if signed else 0) <= bits <= 24:
+        raise VerifyError(f"{where}: bits must lie in {2 if signed else 0}..24, got {bits}")
+    return ValueType(Kind.GRADED, shape, bits, signed) if bits else ValueType(Kind.SPIKE, shape)
 
 
-def _check_record(attrs, shape: tuple[int, int, int], where: str) -> None:
+def check_record(attrs, shape: tuple[int, int, int], where: str) -> None:
     perm = attrs["record_perm"].value if "record_perm" in attrs else (0, 1, 2)
     if sorted(perm) != [0, 1, 2]:
         raise VerifyError(f"{where}: record_perm must reorder (0, 1, 2), got {perm}")
@@ -39,14 +47,24 @@ def _no_eval(c: Call) -> np.ndarray:
     raise VerifyError(f"{c.where}: the interpreter feeds inputs itself")
 
 
-register(OpSpec("input", 0, _input_infer, _no_eval, {"shape": PAIR}, ("shape",), doc="one sample, (C, H, W)"))
+register(
+    OpSpec(
+        "input",
+        0,
+        _input_infer,
+        _no_eval,
+        {"shape": PAIR, "bits": (int,), "signed": (bool,)},
+        ("shape",),
+        doc="one sample, (C, H, W): real values, or with bits events: spikes (0) or codes of so many bits",
+    )
+)
 
 
 def _encode_infer(types, attrs, tensors, where):
     lo, hi = attrs["lo"].value, attrs["hi"].value
     if types[0].is_event or lo > hi:
         raise VerifyError(f"{where}: encode wants real values and lo <= hi, got {types[0]} and {lo}..{hi}")
-    _check_record(attrs, types[0].shape, where)
+    check_record(attrs, types[0].shape, where)
     bits = max(abs(lo), hi).bit_length() + (1 if lo < 0 else 0)
     return ValueType(Kind.GRADED, types[0].shape, bits, lo < 0)
 
@@ -81,7 +99,7 @@ def _current_in(types, where: str) -> ValueType:
     return types[0]
 
 
-def _vector(attrs, tensors, key: str, channels: int, where: str) -> None:
+def check_vector(attrs, tensors, key: str, channels: int, where: str) -> None:
     ref = attrs.get(key)
     if ref is not None and not isinstance(ref.value, (int, float)) and tensors[ref.value.key].shape != (channels,):
         raise VerifyError(f"{where}: {key} must have shape ({channels},), got {tensors[ref.value.key].shape}")
@@ -89,12 +107,12 @@ def _vector(attrs, tensors, key: str, channels: int, where: str) -> None:
 
 def _lif_infer(types, attrs, tensors, where):
     x = _current_in(types, where)
-    _vector(attrs, tensors, "bias", x.shape[0], where)
+    check_vector(attrs, tensors, "bias", x.shape[0], where)
     if attrs["reset"].value not in ("hard", "soft", "none"):
         raise VerifyError(f"{where}: reset must be hard, soft or none")
     if attrs["compare"].value not in ("ge", "gt"):
         raise VerifyError(f"{where}: compare must be ge or gt")
-    _check_record(attrs, x.shape, where)
+    check_record(attrs, x.shape, where)
     if not attrs["tau"].value >= 1:
         raise VerifyError(f"{where}: tau must be >= 1 timestep, got {attrs['tau'].value}")
     return ValueType(Kind.SPIKE, x.shape)
@@ -144,12 +162,12 @@ register(
 
 def _ml_infer(types, attrs, tensors, where):
     x = _current_in(types, where)
-    _vector(attrs, tensors, "bias", x.shape[0], where)
+    check_vector(attrs, tensors, "bias", x.shape[0], where)
     if attrs["rounding"].value not in ("half_even", "half_up"):
         raise VerifyError(f"{where}: rounding must be half_even or half_up")
     if attrs["levels"].value < 1 or ("norm" in attrs and not attrs["norm"].value > 0):
         raise VerifyError(f"{where}: levels must be >= 1 and norm > 0")
-    _check_record(attrs, x.shape, where)
+    check_record(attrs, x.shape, where)
     return ValueType(Kind.GRADED, x.shape, attrs["levels"].value.bit_length())
 
 
@@ -176,7 +194,7 @@ register(
 
 def _readout_infer(types, attrs, tensors, where):
     x = _current_in(types, where)
-    _vector(attrs, tensors, "bias", x.shape[0], where)
+    check_vector(attrs, tensors, "bias", x.shape[0], where)
     if x.shape[1:] != (1, 1):
         raise VerifyError(f"{where}: a readout takes a vector (C, 1, 1), got {x}")
     return ValueType(Kind.REAL, x.shape)
@@ -207,7 +225,7 @@ register(
 
 
 def _check_profile(attrs, where: str) -> None:
-    profile = attrs["profile"].value if "profile" in attrs else PROFILES[-1]
+    profile = attrs["profile"].value if "profile" in attrs else "loihi2"
     if profile not in PROFILES:
         raise VerifyError(f"{where}: profile must be one of {', '.join(PROFILES)}, got {profile!r}")
 
@@ -217,6 +235,10 @@ def _wrap24(c: Call, u: np.ndarray) -> np.ndarray:
         wrapped = (u + STATE_MAX) % (2 * STATE_MAX) - STATE_MAX
         c.overflow(c.where, "current u", wrapped != u)
         return wrapped
+    if c.attr("profile") == "neurocore":
+        clipped = np.clip(u, -STATE_MAX + 1, STATE_MAX - 1)
+        c.overflow(c.where, "current u", clipped != u)
+        return clipped
     over, under = u > STATE_MAX, u <= -STATE_MAX
     c.overflow(c.where, "current u", over | under)
     return np.where(over, u - 2 * STATE_MAX, np.where(under, u + 2 * STATE_MAX, u))
@@ -236,24 +258,54 @@ def _column(vector: np.ndarray | None) -> np.ndarray | int:
     return 0 if vector is None else vector.astype(np.int64)[None, :, None, None]
 
 
-def _cuba_infer(types, attrs, tensors, where):
+def check_cuba(types, attrs, tensors, where: str) -> None:
+    """Parameters of a soma with current and potential; its input is a current."""
     x = _current_in(types, where)
-    _vector(attrs, tensors, "vth", x.shape[0], where)
-    _vector(attrs, tensors, "bias", x.shape[0], where)
-    if not 0 <= attrs["dv"].value <= 4096:
-        raise VerifyError(f"{where}: dv must lie in 0..4096, got {attrs['dv'].value}")
-    _check_record(attrs, x.shape, where)
+    for key in ("vth", "vth_low", "bias"):
+        check_vector(attrs, tensors, key, x.shape[0], where)
+    for key, top in (("du", 4095), ("dv", 4096)):
+        if key in attrs and not 0 <= attrs[key].value <= top:
+            raise VerifyError(f"{where}: {key} must lie in 0..{top}, got {attrs[key].value}")
+    for key in ("start_u", "start_v"):
+        if key in attrs and tensors[attrs[key].value.key].shape != tuple(x.shape):
+            raise VerifyError(f"{where}: {key} must have shape {x.shape}, got {tensors[attrs[key].value.key].shape}")
     _check_profile(attrs, where)
-    return ValueType(Kind.SPIKE, x.shape)
+
+
+def _cuba_infer(types, attrs, tensors, where):
+    check_cuba(types, attrs, tensors, where)
+    shape = types[0].shape
+    restart = attrs["restart"].value if "restart" in attrs else (1, 0)
+    if len(restart) != 2 or restart[0] < 1 or restart[1] < 0:
+        raise VerifyError(f"{where}: restart must be (interval >= 1, offset >= 0) in timesteps, got {restart}")
+    check_record(attrs, shape, where)
+    if "vth_low" not in attrs:
+        return ValueType(Kind.SPIKE, shape)
+    low, high = (tensors[attrs[key].value.key] for key in ("vth_low", "vth"))
+    if (low >= high).any():
+        raise VerifyError(f"{where}: vth_low must be below vth in every channel")
+    return ValueType(Kind.GRADED, shape, 2, True)
+
+
+def cuba_update(c: Call) -> np.ndarray:
+    """Current and potential of this timestep, before any reset; the current is kept, the potential returned."""
+    zero = np.zeros_like(c.inputs[0])
+    start_u, start_v = (zero if (x := c.tensor(f"start_{k}")) is None else zero + x for k in "uv")
+    u, v = c.state.get("u", start_u), c.state.get("v", start_v)
+    if "restart" in c.attrs:
+        interval, offset = c.attr("restart")
+        u, v = (zero, zero) if (c.timestep + 1) % interval == offset % interval else (u, v)
+    c.state["u"] = _wrap24(c, _decay(u, c.attr("du", 4095) + 1) + (c.inputs[0] << WEIGHT_SHIFT))
+    return _clip24(c, _decay(v, c.attr("dv")) + c.state["u"] + _column(c.tensor("bias")))
 
 
 def _cuba_eval(c: Call) -> np.ndarray:
-    u = _wrap24(c, c.inputs[0] << WEIGHT_SHIFT)
-    v0 = c.state.get("v", np.zeros_like(u))
-    v = _clip24(c, _decay(v0, c.attr("dv")) + u + _column(c.tensor("bias")))
-    s = v > (_column(c.tensor("vth")) << WEIGHT_SHIFT)
-    c.state["v"] = np.where(s, 0, v)
-    return s.astype(np.int64)
+    v = cuba_update(c)
+    code = (v > (_column(c.tensor("vth")) << WEIGHT_SHIFT)).astype(np.int64)
+    if "vth_low" in c.attrs:
+        code -= v < (_column(c.tensor("vth_low")) << WEIGHT_SHIFT)
+    c.state["v"] = np.where(code != 0, 0, v)
+    return code
 
 
 register(
@@ -262,10 +314,24 @@ register(
         1,
         _cuba_infer,
         _cuba_eval,
-        {"dv": (int,), "vth": TENSOR, "bias": TENSOR, "role": (str,), **RECORD, **PROFILE},
+        {
+            "du": (int,),
+            "dv": (int,),
+            "vth": TENSOR,
+            "vth_low": TENSOR,
+            "bias": TENSOR,
+            "restart": PAIR,
+            "start_u": TENSOR,
+            "start_v": TENSOR,
+            "role": (str,),
+            "scale": NUMBER,
+            **RECORD,
+            **PROFILE,
+            **PART,
+        },
         ("dv", "vth"),
         neuron=True,
-        doc="Lava's bit-accurate LIF with du=4095 (no current memory), per-channel vth and bias",
+        doc="Lava's bit-accurate LIF, du=4095 where not given (no current memory); v times scale is in thresholds",
     )
 )
 
@@ -273,8 +339,8 @@ register(
 def _levels_infer(types, attrs, tensors, where):
     x = _current_in(types, where)
     thresholds = tensors[attrs["thresholds"].value.key]
-    _vector(attrs, tensors, "bias", x.shape[0], where)
-    _check_record(attrs, x.shape, where)
+    check_vector(attrs, tensors, "bias", x.shape[0], where)
+    check_record(attrs, x.shape, where)
     _check_profile(attrs, where)
     if thresholds.ndim != 2 or thresholds.shape[0] not in (1, x.shape[0]) or not thresholds.shape[1]:
         raise VerifyError(f"{where}: thresholds must be [1 or {x.shape[0]}, D], got {thresholds.shape}")
@@ -305,7 +371,7 @@ register(
 
 def _relay_infer(types, attrs, tensors, where):
     shape = _current_in(types, where).shape
-    _check_record(attrs, shape, where)
+    check_record(attrs, shape, where)
     return ValueType(Kind.GRADED, shape, 24, True)
 
 

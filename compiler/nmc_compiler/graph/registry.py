@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,7 @@ class Call:
     integer: bool
     where: str
     overflow: Callable[[str, str, np.ndarray], None]
+    batch: int = 1
 
     def attr(self, key: str, default: Any = None) -> Any:
         found = self.attrs.get(key)
@@ -79,8 +81,17 @@ class OpSpec:
             raise VerifyError(f"{where}: takes {self.arity or 'one or more'} operand(s), got {given}")
 
 
+def check_shape(shape: tuple[int, ...], where: str) -> None:
+    """A shape that an attribute gives; what it makes is held in memory, so it has bounds."""
+    if len(shape) != 3 or min(shape) < 1 or math.prod(shape) > MAX_ELEMENTS:
+        raise VerifyError(
+            f"{where}: shape must be (C, H, W), each >= 1 and at most {MAX_ELEMENTS} elements, got {shape}"
+        )
+
+
 _OPS: dict[str, OpSpec] = {}
 
+MAX_ELEMENTS = 1 << 28  # of one value
 NUMBER = (int, float)
 TENSOR = (Ref,)
 

@@ -194,10 +194,7 @@ def _header(line: _Line) -> tuple[str, int, str, dict[str, bool]]:
         raise line.error("expected 'graph NAME T=4 float {'", at)
     name = line.name("the graph's name")
     line.expect("T=")
-    at = line.pos
     timesteps = line.whole("a number of timesteps")
-    if timesteps < 1:
-        raise line.error("T must be at least 1", at)
     at = line.pos
     numbers = line.take(_WORD, "'float' or 'int'")
     if numbers not in ("float", "int"):

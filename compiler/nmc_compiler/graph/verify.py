@@ -155,7 +155,10 @@ def _where(node: Node) -> str:
 
 
 def _check_header(graph: Graph) -> None:
-    if type(graph.timesteps) is not int or graph.timesteps < 1:
+    if graph.timesteps == 0 and type(graph.timesteps) is int and graph.outputs:
+        if not graph.input_time:
+            raise VerifyError(f"graph '{graph.name}': T = 0, a stream, but its input has no time axis (input_time)")
+    elif type(graph.timesteps) is not int or graph.timesteps < 1:
         raise VerifyError(f"graph '{graph.name}': T must be a whole number >= 1, got {graph.timesteps!r}")
     if graph.numbers not in ("float", "int"):
         raise VerifyError(f"graph '{graph.name}': numbers must be float or int, not {graph.numbers!r}")
@@ -207,6 +210,9 @@ def _check_meaning(graph: Graph) -> None:
 
 
 def _check_ends(graph: Graph) -> None:
+    if graph.outputs:
+        _check_open_ends(graph)
+        return
     for what, ops in (("input", INPUTS), ("readout", READOUTS)):
         found = [f"%{n.id}" for n in graph if n.op in ops]
         if len(found) != 1:
@@ -214,10 +220,24 @@ def _check_ends(graph: Graph) -> None:
             raise VerifyError(f"graph '{graph.name}' must have one {what}, has {len(found)}{listed}")
 
 
+def _check_open_ends(graph: Graph) -> None:
+    """A network that is read at every step: any number of inputs and outputs, each with a name of its own."""
+    readout = next((n for n in graph if n.op in READOUTS), None)
+    if readout is not None:
+        raise VerifyError(f"graph '{graph.name}' has outputs and the readout %{readout.id}; it can have one kind")
+    if not graph.sources:
+        raise VerifyError(f"graph '{graph.name}' has no input")
+    for nodes in (graph.sources, graph.outputs):
+        names = [n.name or n.id for n in nodes]
+        twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+        if twice is not None:
+            raise VerifyError(f"graph '{graph.name}' has two {nodes[0].op}s called '{twice}'")
+
+
 def _check_names(graph: Graph) -> None:
     holder: dict[str, Node] = {}
     for node in graph:
-        if not op_spec(node.op).neuron:
+        if not op_spec(node.op).neuron and not (graph.outputs and node.op in INPUTS):
             continue
         label = node.name or node.id
         if label in holder:
@@ -347,6 +367,12 @@ def _attn(site: Site) -> Verdict:
     return CORE, f"dynamic synapse: k and v events write a {table} table per head, q events read it"
 
 
+def _reshape(site: Site) -> Verdict:
+    if site.users and all(u.op == "output" for u in site.users):
+        return HOST, "the same elements: the host reads them in another shape"
+    return FOLDED, "the same elements: folds into the synapses"
+
+
 def _neuron(text: str) -> Callable[[Site], Verdict]:
     def explain(site: Site) -> Verdict:
         bits = f" ({site.node.type.bits} bits)" if site.node.type.kind is Kind.GRADED else ""
@@ -362,6 +388,8 @@ def _fixed(place: str, text: str) -> Callable[[Site], Verdict]:
 _FLOAT, _INT = ("float",), ("int",)
 _SPIKING = "neuron: adds its input currents, emits a spike"
 _GRADED = "neuron: emits a graded spike"
+_CHANGE = "neuron: sends how much its activation changed"
+_POTENTIAL = "integrator: its potential is read at every step"
 _READ = "accumulates logits over the timesteps"
 
 for _op, _rule in {
@@ -376,11 +404,22 @@ for _op, _rule in {
     "rshift": Rule(_fixed(CORE, "weight exponent: shifts a current before the neuron"), _INT),
     "sum_positions": Rule(_sum),
     "maxpool2d": Rule(_maxpool),
+    "reshape": Rule(_reshape),
+    "gather": Rule(_fixed(HOST, "the host puts the parts of a population together")),
+    "delay": Rule(_fixed(FOLDED, "whole steps: fold into the delays of synapses"), _FLOAT),
+    "sumpool2d": Rule(_fixed(FOLDED, "linear: folds into the synapses"), _FLOAT),
+    "sparse": Rule(_fixed(CORE, "static synapses, one by one"), int_attrs=("shift",)),
+    "output": Rule(_fixed(HOST, "the host reads it at every step")),
     "map": Rule(_fixed(CORE, "static synapse: one constant weight per channel"), int_attrs=("shift",)),
     "attn": Rule(_attn, float_attrs=("scale",), int_attrs=("shift", "saturate"), int_needs=("saturate",)),
     "mul": Rule(_fixed(CORE, "AND gate: a spike passes where the mask has one")),
     "lif": Rule(_neuron(_SPIKING), _FLOAT),
     "multilevel": Rule(_neuron(_GRADED), _FLOAT),
+    "neuron": Rule(_neuron(_SPIKING), _FLOAT),
+    "constant": Rule(_fixed(CORE, "neuron: its threshold is below its rest, so that it fires at every timestep")),
+    "integrator": Rule(_neuron(_POTENTIAL), _FLOAT),
+    "int_integrator": Rule(_neuron(_POTENTIAL), _INT),
+    "sigma_delta": Rule(_neuron(_CHANGE), float_attrs=("theta",), int_attrs=("vth", "out_shift"), int_needs=("vth",)),
     "readout": Rule(_neuron(_READ), _FLOAT),
     "cuba_lif": Rule(_neuron(_SPIKING), _INT),
     "levels": Rule(_neuron(_GRADED), _INT),

@@ -6,6 +6,7 @@ from typing import Any
 
 from nmc_compiler.errors import LoweringError
 from nmc_compiler.program.model import Program
+from nmc_compiler.program.timing import largest_extra
 from nmc_compiler.target import Target
 
 WAY_OUT = {
@@ -23,6 +24,9 @@ def needed_features(program: Program) -> dict[str, str]:
     """Feature name -> the first part of the Program that needs it."""
     need: dict[str, str] = {}
     readers: dict[int, int] = {}
+    late: dict[int, int] = {}  # timesteps that delays of synapses keep a dendrite's accumulators ahead
+    for item in program.sparses:
+        late[item.dst] = max(late.get(item.dst, 0), largest_extra(item))
     for p in program.populations:
         readers[p.dendrite] = readers.get(p.dendrite, 0) + 1
         if p.bias is not None and p.bias.any():
@@ -32,7 +36,7 @@ def needed_features(program: Program) -> dict[str, str]:
         if p.payload_bits:
             need.setdefault("graded_input" if p.model == "input" else "graded_spikes", p.name)
     for i, d in enumerate(program.dendrites):
-        if d.ring > 1 or readers.get(i, 0) > 1:
+        if d.ring > 1 + late.get(i, 0) or readers.get(i, 0) > 1:
             need.setdefault("stream_accumulator", d.name)
     if program.host_currents:
         need["host_current"] = program.host_currents[0].name

@@ -9,11 +9,12 @@ import networkx as nx
 import numpy as np
 
 from nmc_compiler.errors import LoweringError
-from nmc_compiler.graph import Graph, Kind, Node, label
+from nmc_compiler.graph import Graph, Node, label
 from nmc_compiler.graph.analysis import check_acyclic, is_neuron
 from nmc_compiler.lowering.dendrites import Group, group_dendrites, transfer_id
 from nmc_compiler.lowering.features import check_features
 from nmc_compiler.lowering.leaves import Leaf, Leaves
+from nmc_compiler.lowering.lower_general import lower_general, record_of
 from nmc_compiler.options import CompileOptions
 from nmc_compiler.program.facts import target_facts
 from nmc_compiler.program.model import (
@@ -25,7 +26,6 @@ from nmc_compiler.program.model import (
     Map,
     Population,
     Program,
-    Record,
     Transfer,
 )
 from nmc_compiler.program.timing import ring_needed
@@ -43,6 +43,8 @@ def lower(graph: Graph, target: Target, options: CompileOptions) -> Program:
     check_acyclic(graph)
     if graph.numbers != "int":
         raise LoweringError(f"graph '{graph.name}' is not an integer graph; run the passes first")
+    if graph.outputs:
+        return lower_general(graph, target, options)
     if options.residual != "auto":
         return _lower(graph, target, options)
     plain = _attempt(graph, target, replace(options, residual="duplicate"))
@@ -167,7 +169,7 @@ class _Netlist:
     def _population(self, node: Node, dendrite: int) -> Population:
         common: dict[str, Any] = {
             "name": label(node), "shape": node.type.shape, "level": self.leaves.levels[node.id], "dendrite": dendrite,
-            "bias": self.graph.tensor(node, "bias"), "record": _record(node),
+            "bias": self.graph.tensor(node, "bias"), "record": record_of(node),
         }  # fmt: skip
         if node.op == "cuba_lif":
             role = node.attr("role", "neuron")
@@ -340,10 +342,3 @@ class _Netlist:
         for number, members in enumerate(sorted(nx.connected_components(links), key=min)):
             for i in members:
                 self.dendrites[i] = replace(self.dendrites[i], cluster=number)
-
-
-def _record(node: Node) -> Record | None:
-    perm = node.attr("record_perm")
-    if perm is None or node.type.kind is Kind.REAL:
-        return None
-    return Record(tuple(perm), tuple(node.attr("record_shape")))

@@ -18,6 +18,7 @@ class DropDead:
 
     def apply(self, graph: Graph, report: ConversionReport) -> Graph:
         live = reachable_from_output(graph)
+        live |= {n.id for n in graph.sources if graph.outputs}  # whoever runs the network feeds every input
         for node in graph:
             if node.id not in live:
                 report.add(self.name, label(node), op=node.op, change="removed: no path to the read-out")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from nmc_compiler.graph import Graph
+from nmc_compiler.errors import LoweringError, UsageError
+from nmc_compiler.graph import Attr, Graph, label, op_spec, rebuild
 from nmc_compiler.graph.verify import verify
 from nmc_compiler.options import CompileOptions
+from nmc_compiler.passes.agreement import Inputs
 from nmc_compiler.passes.base import Pass, refuse_lags
 from nmc_compiler.passes.distribute import DistributeSums
 from nmc_compiler.passes.drop_dead import DropDead
@@ -16,8 +18,12 @@ from nmc_compiler.passes.fold_convs import FoldConvs
 from nmc_compiler.passes.fold_scale import FoldScale
 from nmc_compiler.passes.gates import RecogniseGates
 from nmc_compiler.passes.hoist_bias import HoistBias
+from nmc_compiler.passes.join_linear import JoinLinear
+from nmc_compiler.passes.plain_neurons import APPROXIMATIONS, PlainNeurons
 from nmc_compiler.passes.quantize import Quantize
+from nmc_compiler.passes.quantize_general import QuantizeGeneral
 from nmc_compiler.passes.report import ConversionReport
+from nmc_compiler.passes.split_decays import SplitDecays
 from nmc_compiler.target import Target
 
 PASSES: tuple[type, ...] = (
@@ -31,13 +37,44 @@ PASSES: tuple[type, ...] = (
     Quantize,
 )
 
+GENERAL_PASSES: tuple[type, ...] = (DropDead, PlainNeurons, JoinLinear, SplitDecays, QuantizeGeneral)
+
 Observer = Callable[[str, Graph, float], None]
 
 
 def passes_for(target: Target, options: CompileOptions) -> list[Pass]:
     """The passes in order, with the numbers of the target."""
+    return [*(p() for p in PASSES[:-1]), _quantize(target, options)]
+
+
+def general_passes(target: Target, options: CompileOptions, calibration: Inputs | None = None) -> list[Pass]:
+    """The passes of graphs with outputs; what currents and potentials reach on ``calibration`` sets the scales."""
+    known = (*APPROXIMATIONS, "decay-groups")
+    unknown = next((name for name in options.allow if name not in known), None)
+    if unknown is not None:
+        raise UsageError(f"cannot allow '{unknown}'; approximations of neurons are {', '.join(known)}")
+    quantize = QuantizeGeneral(_quantize(target, options), calibration)
+    return [DropDead(), PlainNeurons(options.allow), JoinLinear(), SplitDecays(options.allow), quantize]
+
+
+def _under_profile(graph: Graph, target: Target) -> Graph:
+    """An integer graph with the integer rules of the target; one that was made for other rules is refused."""
+    nodes = []
+    for node in graph:
+        if "profile" in op_spec(node.op).attrs and node.attr("profile", "loihi2") != target.profile:
+            if "profile" in node.attrs:
+                raise LoweringError(
+                    f"'{label(node)}' follows the integer rules of {node.attr('profile')}, "
+                    f"target '{target.name}' those of {target.profile}"
+                )
+            node = node.with_attrs(profile=Attr(target.profile, "target"))
+        nodes.append(node)
+    return rebuild(graph, nodes)
+
+
+def _quantize(target: Target, options: CompileOptions) -> Quantize:
     core = target.core
-    quantize = Quantize(
+    return Quantize(
         weight_bits=core.weight_bits.value,
         weight_exp_max=core.weight_exp.value[1],
         rshift_max=-core.weight_exp.value[0],
@@ -52,7 +89,6 @@ def passes_for(target: Target, options: CompileOptions) -> list[Pass]:
         attn_order=options.attn_order,
         profile=target.profile,
     )
-    return [*(p() for p in PASSES[:-1]), quantize]
 
 
 def compile_graph(
@@ -61,11 +97,20 @@ def compile_graph(
     options: CompileOptions,
     report: ConversionReport,
     observer: Observer | None = None,
+    calibration: Inputs | None = None,
 ) -> Graph:
-    """Run every pass; ``observer(pass name, graph after it, seconds)`` is called after each."""
+    """Run every pass; ``observer(pass name, graph after it, seconds)`` is called after each.
+
+    Graphs with outputs take the passes of general networks, and inputs for ``calibration`` as ``interpret`` takes them;
+    an integer graph with outputs is left as it is, but for the integer rules of the target.
+    """
     verify(graph)
-    refuse_lags(graph)
-    for step in passes_for(target, options):
+    if graph.outputs and graph.numbers == "int":
+        verify(graph, event_driven=True)
+        return _under_profile(graph, target)
+    if not graph.outputs:
+        refuse_lags(graph)
+    for step in general_passes(target, options, calibration) if graph.outputs else passes_for(target, options):
         start = time.perf_counter()
         graph = step.apply(graph, report)
         verify(graph, event_driven=step.name == Quantize.name)

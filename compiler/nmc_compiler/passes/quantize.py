@@ -310,6 +310,8 @@ class _Quantizer:
             "quantize", label(conv), kind="weights", scale=scale, shift=shift, bits=self.options.weight_bits,
             channels_per_bin=np.bincount(bins).tolist(),
             largest=float(np.abs(weight).max(initial=0.0)), worst_error=float(np.abs(error).max(initial=0.0)),
+            least=float(weight.min(initial=0.0)), greatest=float(weight.max(initial=0.0)),
+            mean_error=float(np.abs(error).mean()) if error.size else 0.0,
             rms_error_relative=math.sqrt(float(np.mean(error**2))) / power,
         )  # fmt: skip
         return {"key": key, "shift": shift, "exact": not error.any()}
