@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from nmc_compiler.program.model import Program
+from nmc_compiler.program.model import Depth, Program
 
 HALF = 2**23
 
@@ -29,6 +29,8 @@ def decay(x: int, d: int) -> int:
 def wrap24(u: int, profile: str = "loihi2") -> int:
     if profile == "loihi1":
         return (u + HALF) % 2**24 - HALF
+    if profile == "neurocore":
+        return clip24(u)
     if u > HALF:
         return u - 2**24
     if u <= -HALF:
@@ -52,23 +54,24 @@ def synapses(s, shape, e):
         yield at, int(s.weight[i]), 0 if s.extra is None else int(s.extra[i])
 
 
-def conv_targets(c, shape, e):
-    """(o, oy, ox, weight) for every tap of event e = (ci, y, x) that lands on the output grid."""
-    ci, y, x = e
-    kh, kw, ins, outs = c.weight.shape
-    per_group = outs // c.groups
+def conv_targets(c, rows, e):
+    """(o, oy, ox, weight) for every tap of event e = (ci, y, x) that lands on the grid; ``rows`` of the source."""
+    depth = c.depth or Depth(1, 1, 1)
+    ci, (z, y), x = e[0], divmod(e[1], rows // depth.source), e[2]
+    taps, kw, ins, outs = c.weight.shape
+    kh, height, per_group = taps // depth.kernel, c.out_hw[0] // depth.target, outs // c.groups
     group, i = divmod(ci, ins)
-    for oy in range(c.out_hw[0]):
-        for ox in range(c.out_hw[1]):
+    for oz, oy, ox in np.ndindex(depth.target, height, c.out_hw[1]):
+        for kz in range(depth.kernel):
+            if oz * depth.stride - depth.pad + kz * depth.dilation != z:
+                continue
             for ky in range(kh):
+                if oy * c.stride[0] - c.pad[0] + ky * c.dilation[0] != y:
+                    continue
                 for kx in range(kw):
-                    at = (
-                        oy * c.stride[0] - c.pad[0] + ky * c.dilation[0],
-                        ox * c.stride[1] - c.pad[1] + kx * c.dilation[1],
-                    )
-                    if at == (y, x):
+                    if ox * c.stride[1] - c.pad[1] + kx * c.dilation[1] == x:
                         for o in range(group * per_group, (group + 1) * per_group):
-                            yield o, oy, ox, int(c.weight[ky, kx, i, o])
+                            yield o, oz * height + oy, ox, int(c.weight[kz * kh + ky, kx, i, o])
 
 
 def map_targets(m, shape, e):
@@ -197,7 +200,7 @@ class _Machine:
         for e in np.argwhere(codes).tolist():
             code = int(codes[tuple(e)])
             if conv:
-                for o, y, x, w in conv_targets(c, acc.shape, e):
+                for o, y, x, w in conv_targets(c, codes.shape[1], e):
                     acc[(o, 0, 0) if c.collapse else (o, y, x)] += (w * code) << c.shift
             else:
                 for at in map_targets(c, acc.shape, e):
@@ -436,7 +439,7 @@ class _Count:
         dst = self.p.dendrites[projection.dst]
         for core, _, box in self.pieces[projection.dst]:
             if kind == 0:
-                targets = [(o, y, x) for o, y, x, _ in conv_targets(projection, dst.shape, e)]
+                targets = [(o, y, x) for o, y, x, _ in conv_targets(projection, q.shape[1], e)]
                 if projection.collapse:
                     targets = [(o, 0, 0) for o, _, _ in targets]
                 done = sum(holds(box, target) for target in targets)
@@ -524,7 +527,7 @@ class _Count:
             for core, _, box in self.pieces[c.dst]:
                 done = 0
                 for e in np.ndindex(shape):
-                    for o, y, x, _ in conv_targets(c, None, e):
+                    for o, y, x, _ in conv_targets(c, shape[1], e):
                         done += holds(box, (o, 0, 0) if c.collapse else (o, y, x))
                 steps = max(p.timesteps - c.lag, 0) * samples
                 self.add("synops_mac_dense" if mac else "synops_ac_dense", j, core, done * steps)

@@ -15,6 +15,7 @@ from nmc_compiler.program.model import (
     Box,
     Conv,
     Dendrite,
+    Depth,
     Dynamic,
     HostCodes,
     HostCurrent,
@@ -36,10 +37,14 @@ def _size(n: int, kernel: int, stride: int, pad: int, dilation: int = 1) -> int:
 class Grower:
     """Grows a Program; populations of level L are driven by what arrives at levels up to L."""
 
-    def __init__(self, rng: np.random.Generator, timesteps: int, ticks: int, graded: bool, lags: bool) -> None:
+    def __init__(
+        self, rng: np.random.Generator, timesteps: int, ticks: int, graded: bool, lags: bool, volumes: bool = False
+    ) -> None:
         self.rng, self.T, self.P = rng, timesteps, ticks
-        self.graded, self.lags = graded, lags
+        self.graded, self.lags, self.volumes = graded, lags, volumes
         self.shape = (self.pick(1, 2, 3), self.pick(3, 4, 5), self.pick(3, 4, 6))
+        if volumes:
+            self.shape = (self.shape[0], self.pick(4, 6, 8), 3)
         self.populations: list[Population] = []
         self.dendrites: list[Dendrite] = []
         self.convs: list[Conv] = []
@@ -165,13 +170,17 @@ class Grower:
         stride = (1, 1) if fits else (self.pick(1, 1, 2), self.pick(1, 1, 2))
         dilation = (1, 1) if fits else (self.pick(1, 1, 2), self.pick(1, 1, 2))
         pad = (kh // 2, kw // 2) if fits else (self.pick(0, 1), self.pick(0, 1))
-        out = (_size(h, kh, stride[0], pad[0], dilation[0]), _size(w, kw, stride[1], pad[1], dilation[1]))
-        if min(out) < 1:
+        depth = self._depth(h, fits) if self.volumes else Depth(1, 1, 1)
+        high, kd = h // depth.source, depth.kernel
+        out = (_size(high, kh, stride[0], pad[0], dilation[0]), _size(w, kw, stride[1], pad[1], dilation[1]))
+        if min(depth.target, *out) < 1:
             kh, kw, stride, pad, dilation, out = 1, 1, (1, 1), (0, 0), (1, 1), (h, w)
+            depth, kd = Depth(1, 1, 1), 1
+        out = (depth.target * out[0], out[1])
         collapse = not fits and self.chance(0.15)
         if dst is None:
             dst = self.dendrite((outs, 1, 1) if collapse else (outs, *out))
-        weight = self.weights(kh, kw, c // groups, outs)
+        weight = self.weights(kd * kh, kw, c // groups, outs)
         self.convs.append(
             Conv(
                 f"c{len(self.convs)}",
@@ -187,9 +196,18 @@ class Grower:
                 collapse,
                 out,
                 lag,
+                depth=depth if self.volumes else None,
             )  # fmt: skip
         )
         return dst, self.populations[src].level + delay - lag * self.P
+
+    def _depth(self, rows: int, fits: bool) -> Depth:
+        """Rows as slices of some height, and a window along them; ``fits``: one that keeps their number."""
+        slices, kernel = self.pick(*(d for d in range(1, rows + 1) if rows % d == 0)), self.pick(1, 3)
+        if fits:
+            return Depth(slices, slices, kernel, 1, kernel // 2)
+        kernel, stride, pad, dilation = self.pick(1, 2, 3), self.pick(1, 1, 2), self.pick(0, 1, 2), self.pick(1, 1, 2)
+        return Depth(slices, _size(slices, kernel, stride, pad, dilation), kernel, stride, pad, dilation)
 
     def add_map(self, src: int) -> tuple[int, int]:
         c, h, w = self.populations[src].shape
@@ -335,10 +353,11 @@ def random_program(
     graded: bool = False,
     lags: bool = False,
     ticks: int = 1,
+    volumes: bool = False,
 ) -> Program:
     """A random Program without mapping; equal seeds and options give equal Programs."""
     rng = np.random.default_rng(seed)
-    g = Grower(rng, int(rng.integers(1, 4)), ticks, graded, lags)
+    g = Grower(rng, int(rng.integers(1, 4)), ticks, graded, lags, volumes)
     g.add_input()
     for _ in range(layers):
         g.add_layer()
@@ -418,15 +437,22 @@ def _conv_reaches(p, index, role, e, box):
     if max(group * outs, box.c0) >= min((group + 1) * outs, box.c1):
         return False
 
-    def hits(axis, lo, hi):
-        for out in range(c.out_hw[axis]):
-            offset = e[1 + axis] + c.pad[axis] - out * c.stride[axis]
-            tap, rest = divmod(offset, c.dilation[axis])
-            if rest == 0 and 0 <= tap < c.weight.shape[axis] and (c.collapse or lo <= out < hi):
-                return True
-        return False
+    d, (kh, kw) = c.depth or Depth(1, 1, 1), c.weight.shape[:2]
 
-    return hits(0, box.y0, box.y1) and hits(1, box.x0, box.x1)
+    def outs_of(place, outs, kernel, stride, pad, dilation):
+        for out in range(outs):
+            tap, rest = divmod(place + pad - out * stride, dilation)
+            if rest == 0 and 0 <= tap < kernel:
+                yield out
+
+    slice_, row = divmod(e[1], p.populations[c.src].shape[1] // d.source)
+    slices = outs_of(slice_, d.target, d.kernel, d.stride, d.pad, d.dilation)
+    high = c.out_hw[0] // d.target
+    rows = list(outs_of(row, high, kh // d.kernel, c.stride[0], c.pad[0], c.dilation[0]))
+    rows = [z * high + y for z in slices for y in rows]
+    columns = outs_of(e[2], c.out_hw[1], kw, c.stride[1], c.pad[1], c.dilation[1])
+    ends = zip((rows, columns), (box.y0, box.x0), (box.y1, box.x1), strict=True)
+    return all(any(c.collapse or lo <= out < hi for out in found) for found, lo, hi in ends)
 
 
 def _map_reaches(p, index, role, e, box):

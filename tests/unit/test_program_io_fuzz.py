@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from mapping_nets import random_net
 from networks import random_network
+from volumes import random_volumes
 
 from nmc_compiler.errors import NmcError
 from nmc_compiler.mapping import find_problems, map_program
@@ -21,7 +22,7 @@ from nmc_compiler.program.digest import digest_of
 from nmc_compiler.target import load_target
 
 TARGET = load_target("loihi2")
-SEEDS = (1, 2, 8, 12, "network 3", "network 7")
+SEEDS = (1, 2, 8, 12, "network 3", "network 7", "volumes 5")
 ODD = (
     None,
     True,
@@ -52,7 +53,8 @@ def artefact(request, tmp_path_factory) -> tuple[Path, dict, bytes, str]:
     """Folder, manifest, array bytes and digest of a small mapped Program."""
     folder = tmp_path_factory.mktemp("fuzz")
     kind, _, seed = str(request.param).rpartition(" ")
-    netlist = random_network(int(seed)).program() if kind else random_net(int(seed))
+    makers = {"": random_net, "network": lambda n: random_network(n).program(), "volumes": random_volumes}
+    netlist = makers[kind](int(seed))
     program = map_program(netlist, TARGET, "auto")[0]
     digest = save_program(program, folder)
     return (

@@ -40,7 +40,7 @@ def edit(old: str, new: str) -> str:
 
 
 def test_bundled_targets():
-    assert list_targets() == ["generic-mesh", "loihi1", "loihi2"]
+    assert list_targets() == ["generic-mesh", "loihi1", "loihi2", "neurocore", "neurocore-1"]
     for name in list_targets():
         assert load_target(name).name == name
         assert load_target(TARGETS / f"{name}.yaml") == load_target(name)
@@ -50,6 +50,7 @@ LOIHI2 = {  # value, evidence and a word of the source
     "mesh.routers": ((8, 4), "transcribed", "2601.10035"),
     "mesh.cores_per_router": (4, "transcribed", "2601.10035"),
     "mesh.routing": ("xy", "transcribed", "2601.10035"),
+    "mesh.multicast": ("unicast", "extrapolated", "SANA-FE"),
     "mesh.chip_axis": ("x", "assumed", "nmc"),
     "mesh.chips_max": (None, "not-stated", "Hala Point"),
     "core.neurons": (4096, "code", "compiler logs"),
@@ -109,6 +110,7 @@ LOIHI1 = {  # value, evidence and a word of the source
     "mesh.routers": ((8, 4), "code", "SANA-FE"),
     "mesh.cores_per_router": (4, "code", "SANA-FE"),
     "mesh.routing": ("xy", "assumed", "nmc"),
+    "mesh.multicast": ("unicast", "code", "SANA-FE"),
     "mesh.chip_axis": ("x", "assumed", "nmc"),
     "mesh.chips_max": (None, "not-stated", "Pohoiki Springs"),
     "core.neurons": (1024, "code", "MAX_COMPARTMENTS"),
@@ -284,7 +286,8 @@ def test_unknown_name(name):
     with pytest.raises(UsageError) as caught:
         load_target(name)
     assert str(caught.value) == (
-        f"unknown target {name!r}; known: generic-mesh, loihi1, loihi2; or give the path of a .yaml file"
+        f"unknown target {name!r}; known: generic-mesh, loihi1, loihi2, neurocore, neurocore-1; "
+        "or give the path of a .yaml file"
     )
 
 
@@ -374,7 +377,11 @@ def test_many_problems_are_counted(tmp_path):
             "    value: null\n    unit: chips\n    evidence: not-stated\n",
             None,
         ),
-        ("profile: loihi2", "profile: loihi9", "profile: input should be 'loihi1' or 'loihi2', got 'loihi9'"),
+        (
+            "profile: loihi2",
+            "profile: loihi9",
+            "profile: input should be 'loihi1', 'loihi2' or 'neurocore', got 'loihi9'",
+        ),
         (
             "supported: true",
             "supported: maybe",

@@ -18,6 +18,7 @@ from nmc_compiler.errors import VerifyError
 from nmc_compiler.mapping.check_rows import replay_rows
 from nmc_compiler.mapping.resources import core_usage, limits
 from nmc_compiler.program.model import Conv, Dynamic, Map, Mapping, Program, Transfer
+from nmc_compiler.program.shapes import FLAT
 from nmc_compiler.program.validate import validate_program
 from nmc_compiler.target import Target
 
@@ -146,7 +147,7 @@ def _has_inputs(transfer: Transfer, shape: tuple[int, int, int], box: np.ndarray
 @dataclass(frozen=True)
 class _Stream:
     """Events of one population for one projection; ``hits[axis]`` [source, target] counts the ways
-    from a source to a target coordinate (kernel taps, or 1)."""
+    from a source to a target coordinate (kernel taps, or 1); ``height``: rows of a slice of the source."""
 
     label: str
     kind: int
@@ -155,18 +156,22 @@ class _Stream:
     src: int
     dst: int
     hits: tuple[np.ndarray, np.ndarray, np.ndarray]
+    height: int
 
 
 def _streams(program: Program) -> Iterator[_Stream]:
     for index, conv in enumerate(program.convs):
-        yield _Stream(f"conv {conv.name!r}", 0, index, 0, conv.src, conv.dst, _conv_hits(program, conv))
+        height = program.populations[conv.src].shape[1] // (conv.depth or FLAT).source
+        yield _Stream(f"conv {conv.name!r}", 0, index, 0, conv.src, conv.dst, _conv_hits(program, conv), height)
     for index, item in enumerate(program.maps):
-        yield _Stream(f"map {item.name!r}", 1, index, 0, item.src, item.dst, _map_hits(program, item))
+        height = program.populations[item.src].shape[1]
+        yield _Stream(f"map {item.name!r}", 1, index, 0, item.src, item.dst, _map_hits(program, item), height)
     for index, dynamic in enumerate(program.dynamics):
         for role, name in enumerate("qkv"):
             hits = _dynamic_hits(program, dynamic, name)
             source = getattr(dynamic, name)
-            yield _Stream(f"{name} of dynamic {dynamic.name!r}", 2, index, role, source, dynamic.dst, hits)
+            label, height = f"{name} of dynamic {dynamic.name!r}", program.populations[source].shape[1]
+            yield _Stream(label, 2, index, role, source, dynamic.dst, hits, height)
 
 
 def _window_hits(sources: int, targets: int, kernel: int, stride: int, pad: int, dilation: int) -> np.ndarray:
@@ -186,17 +191,13 @@ def _conv_hits(program: Program, conv: Conv) -> tuple[np.ndarray, np.ndarray, np
     group_in = np.arange(inputs) // conv.weight.shape[2]
     group_out = np.arange(outputs) // (outputs // conv.groups)
     channels = (group_in[:, None] == group_out[None, :]).astype(np.int64)
-    rows, columns = (
-        _window_hits(
-            program.populations[conv.src].shape[1 + a],
-            conv.out_hw[a],
-            conv.weight.shape[a],
-            conv.stride[a],
-            conv.pad[a],
-            conv.dilation[a],
-        )
-        for a in (0, 1)
-    )
+    d, (high, wide) = conv.depth or FLAT, program.populations[conv.src].shape[1:]
+    grid = (high // d.source, conv.out_hw[0] // d.target, conv.weight.shape[0] // d.kernel)
+    ends = grid, (wide, conv.out_hw[1], conv.weight.shape[1])
+    rows, columns = (_window_hits(*ends[a], conv.stride[a], conv.pad[a], conv.dilation[a]) for a in (0, 1))
+    if conv.depth is not None:
+        slices = _window_hits(d.source, d.target, d.kernel, d.stride, d.pad, d.dilation)
+        rows = np.kron(slices.astype(np.int8), rows.astype(np.int8))  # at most one tap leads from place to place
     if conv.collapse:
         rows, columns = rows.sum(axis=1, keepdims=True), columns.sum(axis=1, keepdims=True)
     return channels, rows, columns
@@ -280,7 +281,8 @@ def _replay_piece(
         if not all(axis[low:high].any() for axis, low, high in bounds):
             yield f"{stream.label}: axon {row} brings {box.tolist()} to tile {piece[0]} without any synapse"
     needed = useful[0][:, None, None] & useful[1][:, None] & useful[2]
-    for wrong, text in ((needed & (brought != 1), "instead of once"), (_outside(useful, brought), "in vain")):
+    stray = _outside(useful, stream.height, needed, brought)
+    for wrong, text in ((needed & (brought != 1), "instead of once"), (stray, "in vain")):
         if wrong.any():
             where = np.argwhere(wrong)[0].tolist()
             yield (
@@ -289,19 +291,21 @@ def _replay_piece(
             )
 
 
-def _outside(useful: list[np.ndarray], brought: np.ndarray) -> np.ndarray:
-    """Events brought from outside the smallest box around the useful ones, or twice.
+def _outside(useful: list[np.ndarray], height: int, needed: np.ndarray, brought: np.ndarray) -> np.ndarray:
+    """Events brought from outside the smallest box around the useful ones, slice by slice of a volume, or twice.
 
     Inside it, positions that a stride or dilation skips come along: a box cannot leave them out.
     """
-    stray = brought > 0
-    spans = [np.flatnonzero(axis) for axis in useful]
-    if all(len(span) for span in spans):
-        around = tuple(slice(span[0], span[-1] + 1) for span in spans)
-        stray[around] = brought[around] > 1
-        needed = np.ix_(*spans)
-        stray[needed] = False  # judged by the exact count
-    return stray
+    c, y, x = (_around(axis, size) for axis, size in zip(useful, (len(useful[0]), height, len(useful[2])), strict=True))
+    return (brought > (c[:, None, None] & y[:, None] & x)) & ~needed  # what is needed is judged by the exact count
+
+
+def _around(useful: np.ndarray, size: int) -> np.ndarray:
+    """Whether a place lies between useful ones of its stretch of `size` places, or is one."""
+    stretches = useful.reshape(-1, size)
+    after = np.logical_or.accumulate(stretches, axis=1)
+    before = np.logical_or.accumulate(stretches[:, ::-1], axis=1)[:, ::-1]
+    return (after & before).reshape(-1)
 
 
 # --- delays and limits ------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import numpy as np
 
 from nmc_compiler.mapping.cluster import Cluster, held_spans, somas_once
 from nmc_compiler.mapping.intervals import length, overlap
+from nmc_compiler.mapping.neurocore import descriptors
 from nmc_compiler.mapping.reach import Reach, find_reaches
 from nmc_compiler.mapping.resources import (
     RESOURCES,
@@ -66,7 +67,7 @@ class Netlist:
         for reach in find_reaches(program):
             self.into[reach.dst].append(reach)
             self.out_of[reach.src].append(reach)
-        self.sets = parameter_sets(program)
+        self.sets = parameter_sets(program, self.sizes)
         self._row_needs: dict[tuple, np.ndarray] = {}  # cuts are weighed again and again
 
     def cluster_of(self, dendrite: int) -> int:
@@ -85,7 +86,7 @@ class Netlist:
             return np.array([[0, reach.src_shape[axis]]], np.int64)
         cluster = next(c for c in self.clusters if c.index == index)
         held = held_spans(self.program, cluster, axis, cuts[index][axis])
-        return reach.sources(axis, held[reach.dst])
+        return reach.sources(axis, held[reach.dst])[0]
 
     def row_needs(self, cluster: Cluster, cut: Cut) -> np.ndarray:
         """Bits of the rows of synapses of every tile of a cut: int64 [channel, row, column chunks]."""
@@ -162,11 +163,11 @@ def _memory(net: Netlist, cluster: Cluster) -> list[Term]:
             if key not in seen and not isinstance(reach.item, Sparse):
                 found.append(Term(MEMORY, (_per_chunk(dendrite, _bits_of(reach, net.sizes)), _one, _one)))
             seen.add(key)
-        shared = extra_accumulators(net.program, dendrite) * net.sizes.accumulator
+        shared = extra_accumulators(net.program, dendrite, net.sizes) * net.sizes.accumulator
         if shared:
             found.append(Term(MEMORY, (_length(dendrite, shared), _length(dendrite), _length(dendrite))))
         for current in net.program.host_currents:
-            if current.dst == dendrite:
+            if current.dst == dendrite and not net.sizes.neurocore:
                 found.append(Term(MEMORY, (_length(dendrite, net.sizes.word), _one, _one)))
                 channels = _per_chunk(dendrite, lambda a, b: -(-(b - a) // net.atoms))
                 found.append(Term(AXONS_IN, (channels, _length(dendrite), _length(dendrite))))
@@ -211,13 +212,17 @@ def _bits_of(reach: Reach, size: Sizes) -> Callable[[int, int], int]:
 
 
 def _axons_in(net: Netlist, reach: Reach, cuts: Cuts) -> Term:
-    tiles = net.source_channels(reach.src, cuts)
+    tiles, each = net.source_channels(reach.src, cuts), descriptors(reach) if net.sizes.neurocore else 1
 
     def channels(held: Held) -> np.ndarray:
-        return np.sum(-(-overlap(reach.sources(0, held[reach.dst]), tiles) // net.atoms), axis=1)
+        return each * np.sum(-(-overlap(reach.channels(held[reach.dst]), tiles) // net.atoms), axis=1)
 
     def along(axis: int) -> Factor:
-        return lambda held: length(reach.sources(axis, held[reach.dst]))
+        def positions(held: Held) -> np.ndarray:
+            spans, of = reach.sources(axis, held[reach.dst])
+            return np.bincount(of, length(spans), len(held[reach.dst])).astype(np.int64)
+
+        return positions
 
     return Term(AXONS_IN, (channels, along(1), along(2)))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from nmc_compiler.program.shapes import Window
+
 
 def even_chunks(size: int, count: int) -> np.ndarray:
     """`count` intervals that cover 0..size, longest first, lengths differing by one at most."""
@@ -57,6 +59,14 @@ def sources_of_outputs(outs: np.ndarray, size: int, kernel: int, stride: int, pa
         low = np.where(some, np.minimum(low, first * stride + shift), low)
         high = np.where(some, np.maximum(high, last * stride + shift + 1), high)
     return np.stack([np.minimum(low, high), high], axis=1)
+
+
+def reached(window: Window, low: int, high: int) -> np.ndarray:
+    """Bool [size]: positions that outputs low..high read."""
+    places = np.arange(low, high)[:, None] * window.stride - window.pad + np.arange(window.kernel) * window.dilation
+    mask = np.zeros(window.size, bool)
+    mask[places[(places >= 0) & (places < window.size)]] = True
+    return mask
 
 
 def windows_of_outputs(outs: np.ndarray, out_size: int, size: int, kernel: int, stride: int, pad: int) -> np.ndarray:

@@ -53,7 +53,7 @@ def map_program(
     net = Netlist(program, target, clusters)
     cuts = partition(net, clusters, target.name)
     tiles = tiles_of(net, clusters, cuts)
-    on_core = pack(net, tiles)
+    on_core = pack(net, tiles, target.mesh.cores * (1 if chips == "auto" else _whole_number(chips)))
     chips = _chips_needed(int(on_core.max()) + 1, target, chips)
     pieces = piece_table(program, clusters, cuts, tiles)
     mapping = Mapping(

@@ -1,4 +1,4 @@
-"""Pack: put tiles on cores, first fit in level order, several clusters per core where they fit together."""
+"""Pack: put tiles on cores, first fit, several clusters per core where they fit together."""
 
 from __future__ import annotations
 
@@ -66,12 +66,25 @@ def _groups(net: Netlist, cluster: Cluster, c0: int, c1: int) -> frozenset[int]:
     return frozenset(number for p in cluster.populations for number in np.unique(net.sets[p][c0:c1]).tolist())
 
 
-def pack(net: Netlist, tiles: Sequence[Tile]) -> np.ndarray:
-    """Core of every tile, int64 [tiles]; cores are numbered in the order in which they are opened."""
+def pack(net: Netlist, tiles: Sequence[Tile], enough: int) -> np.ndarray:
+    """Core of every tile, int64 [tiles]; cores are numbered in the order in which they are opened.
+
+    In level order; where that takes more than ``enough`` cores, the largest tiles first, if that takes fewer.
+    """
+    place = _first_fit(net, tiles, list(range(len(tiles))))
+    if place.max(initial=-1) < enough:
+        return place
+    share = [float((tile.needs / net.limits).max()) for tile in tiles]
+    tight = _first_fit(net, tiles, sorted(range(len(tiles)), key=lambda i: (-share[i], i)))
+    return tight if tight.max() < place.max() else place
+
+
+def _first_fit(net: Netlist, tiles: Sequence[Tile], order: Sequence[int]) -> np.ndarray:
     used = np.zeros((len(tiles), len(RESOURCES)), np.int64)  # one row per core, at most one core per tile
     cores: list[_Core] = []
     place = np.zeros(len(tiles), np.int64)
-    for number, tile in enumerate(tiles):
+    for number in order:
+        tile = tiles[number]
         roomy = (used[: len(cores)] + tile.needs <= net.limits).all(axis=1)
         fitting = (c for c in np.flatnonzero(roomy).tolist() if _fits(net, cores[c], used[c], tile))
         core = next(fitting, len(cores))

@@ -1,7 +1,8 @@
 """Which source coordinates reach a box of a dendrite: one rule per projection and role.
 
 Channels, rows and columns are independent of each other in every projection, so a
-reach maps intervals of the target to intervals of the source, axis by axis.
+reach maps intervals of the target to intervals of the source, axis by axis. Rows of a
+volume are slices of rows: an interval of them may need several intervals of the source.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nmc_compiler.mapping.intervals import constant, sources_of_outputs
+from nmc_compiler.mapping.intervals import constant, reached, sources_of_outputs
+from nmc_compiler.mapping.volumes import sources_of_rows, useful_rows
 from nmc_compiler.program.model import Conv, Dynamic, Map, Program, Shape, Sparse
+from nmc_compiler.program.shapes import Window, conv_windows
 from nmc_compiler.program.validate_mapping import ROLES
 
 CONV, MAP, DYNAMIC, SPARSE = 0, 1, 2, 3
@@ -35,13 +38,23 @@ class Reach:
     dst_shape: Shape
     depth: int = 0  # d of a Dynamic: channels of q and k per head
 
-    def sources(self, axis: int, spans: np.ndarray) -> np.ndarray:
-        """Intervals [n, 2] of source coordinates along `axis` whose events reach those of the target."""
+    def sources(self, axis: int, spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Intervals of source coordinates along `axis` whose events reach `spans` [n, 2] of the target.
+
+        Two arrays: the intervals [m, 2], disjoint for each span, and the span [m] that each belongs to, ascending.
+        All spans have one, perhaps empty, but rows of volumes, which have as many as they need.
+        """
+        if axis == 1 and isinstance(self.item, Conv) and self.item.depth is not None:
+            return sources_of_rows(self._outputs(axis, spans), *conv_windows(self.item, self.src_shape)[:2])
+        return self._single(axis, spans), np.arange(len(spans))
+
+    def _single(self, axis: int, spans: np.ndarray) -> np.ndarray:
         if axis == 0:
-            return self._channels(spans)
+            return self.channels(spans)
         window = self._window(axis)
         if window is not None:
-            return sources_of_outputs(self._outputs(axis, spans), self.src_shape[axis], *window)
+            outs, (size, _, *form) = self._outputs(axis, spans), window
+            return sources_of_outputs(outs, size, *form)
         if isinstance(self.item, Map) and self.item.mode == "same":
             return spans
         return constant(spans, 0, self.src_shape[axis])
@@ -52,22 +65,21 @@ class Reach:
         None where these are all of `sources`: only a stride or a dilation leaves gaps.
         """
         window = self._window(axis) if axis > 0 else None
-        if window is None or (window[3] == 1 and window[0] >= window[1]):
+        if window is None or (window.dilation == 1 and window.kernel >= window.stride):
             return None
-        kernel, stride, pad, dilation = window
-        first, last = self._outputs(axis, np.array([[low, high]], np.int64))[0]
-        places = np.arange(first, last)[:, None] * stride - pad + np.arange(kernel) * dilation
-        mask = np.zeros(self.src_shape[axis], bool)
-        mask[places[(places >= 0) & (places < len(mask))]] = True
-        return mask
+        outs = self._outputs(axis, np.array([[low, high]], np.int64))
+        if axis == 1 and isinstance(self.item, Conv) and self.item.depth is not None:
+            return useful_rows(outs, *conv_windows(self.item, self.src_shape)[:2])
+        return reached(window, *outs[0].tolist())
 
-    def _window(self, axis: int) -> tuple[int, int, int, int] | None:
-        """Kernel, stride, pad and dilation along rows or columns, where there is a window at all."""
+    def _window(self, axis: int) -> Window | None:
+        """The window along rows, within one slice of a volume, or columns, where there is one at all."""
         a, item = axis - 1, self.item
         if isinstance(item, Conv):
-            return item.weight.shape[a], item.stride[a], item.pad[a], item.dilation[a]
+            return conv_windows(item, self.src_shape)[axis]
         if isinstance(item, Map) and item.mode == "window":
-            return item.kernel[a], item.stride[a], item.pad[a], 1
+            sizes = self.src_shape[axis], self.dst_shape[axis]
+            return Window(*sizes, item.kernel[a], item.stride[a], item.pad[a], 1)
         return None
 
     def _outputs(self, axis: int, spans: np.ndarray) -> np.ndarray:
@@ -76,7 +88,8 @@ class Reach:
             return constant(spans, 0, self.item.out_hw[axis - 1])
         return spans
 
-    def _channels(self, spans: np.ndarray) -> np.ndarray:
+    def channels(self, spans: np.ndarray) -> np.ndarray:
+        """Intervals [n, 2] of source channels whose events reach those of the target."""
         if isinstance(self.item, Conv):
             groups = self.item.groups
             return _blocks(spans, self.dst_shape[0] // groups, self.src_shape[0] // groups)

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from nmc_compiler.mapping.boxes import axon_entries, grouped
+from nmc_compiler.mapping.neurocore import block_words, descriptors, rows_words
 from nmc_compiler.mapping.reach import Reach, find_reaches, is_dense
 from nmc_compiler.mapping.rows import counts, painted
 from nmc_compiler.program.model import Conv, Dynamic, Mapping, Program, Shape, Sparse
@@ -64,6 +65,7 @@ class Sizes:
     banks: int
     accumulator: int
     delay: int
+    neurocore: bool  # rows of docs/neurocore.md, in place of those that these numbers describe
 
 
 def sizes(target: Target) -> Sizes:
@@ -80,6 +82,7 @@ def sizes(target: Target) -> Sizes:
         banks=packing.table_banks.value,
         accumulator=packing.accumulator_bits.value,
         delay=target.core.delay_max.value.bit_length(),
+        neurocore=packing.rows is not None,
     )
 
 
@@ -91,6 +94,8 @@ def block_bits(reach: Reach, c0: int, c1: int, size: Sizes) -> int:
     """
     if isinstance(reach.item, Sparse):
         return 0
+    if size.neurocore:
+        return block_words(reach, c0, c1) * size.word
     if isinstance(reach.item, Conv):
         return _conv_bits(reach, reach.item, c0, c1, size)
     if isinstance(reach.item, Dynamic):
@@ -139,19 +144,22 @@ def row_bits(item: Sparse, shape: Shape, boxes: np.ndarray, parts: np.ndarray, s
     """
     bits, number = synapse_bits(item, size), int(parts.max()) + 1
     total = np.zeros(number, np.int64)
+    held = np.bincount(parts, np.prod(boxes[:, 1::2] - boxes[:, 0::2], axis=1), number).astype(np.int64)
     for _, found in counts(item, painted(shape, boxes, parts), number):
-        total += up(found * bits, size.dense_pad).sum(axis=0)
+        words = rows_words(item, found, held) * size.word if size.neurocore else up(found * bits, size.dense_pad)
+        total += words.sum(axis=0)
     return total
 
 
 # --- what a whole mapping takes ---------------------------------------------------------------------------
 
 
-def parameter_sets(program: Program) -> list[np.ndarray]:
+def parameter_sets(program: Program, size: Sizes) -> list[np.ndarray]:
     """Number of the parameter set of every channel of every population, int64 [C] each.
 
     Equal numbers are equal parameters, across populations: somas of one set can share a profile of the core, as
-    the compartment configurations of Loihi are shared. Bias and starting state are each soma's own.
+    the compartment configurations of Loihi are shared. Bias and starting state are each soma's own. A type of the
+    neurocore holds the level besides.
     """
     numbers: dict[tuple, int] = {}
     found = []
@@ -160,7 +168,7 @@ def parameter_sets(program: Program) -> list[np.ndarray]:
         if values is None:
             values = np.zeros((1, 0), np.int64)
         p = population
-        shared = (p.model, p.du, p.dv, p.restart, p.relu, p.cumulative, p.out_shift)
+        shared = (p.model, p.du, p.dv, p.restart, p.relu, p.cumulative, p.out_shift, p.level if size.neurocore else 0)
         if p.vth_low is not None:
             values = np.stack([values, p.vth_low], axis=1)
         rows = [tuple(row) for row in values.reshape(len(values), -1).tolist()]
@@ -169,8 +177,13 @@ def parameter_sets(program: Program) -> list[np.ndarray]:
     return found
 
 
-def extra_accumulators(program: Program, dendrite: int) -> int:
-    """Accumulators per position of `dendrite` in synapse memory: none where one soma owns the only one."""
+def extra_accumulators(program: Program, dendrite: int, size: Sizes) -> int:
+    """Accumulators per position of `dendrite` in synapse memory: none where one soma owns the only one.
+
+    Somas of the neurocore have one each, and what comes later waits in its DELAY rows.
+    """
+    if size.neurocore:
+        return 0
     ring = program.dendrites[dendrite].ring
     readers = sum(p.dendrite == dendrite for p in program.populations)
     return 0 if readers == 1 and ring == 1 else ring
@@ -182,17 +195,18 @@ def core_usage(program: Program, mapping: Mapping, target: Target) -> Usage:
     tile_core = mapping.tiles[:, 1].astype(np.int64)
     usage = {name: np.zeros(len(mapping.cores), np.int64) for name in RESOURCES}
     piece_core = tile_core[mapping.pieces[:, 0]]
-    _count_somas(program, mapping, piece_core, usage)
+    _count_somas(program, mapping, piece_core, usage, size)
     bits = _memory_bits(program, mapping, piece_core, size)
     usage["synapse_words"] += -(-bits // size.word)
-    _count_axons(program, mapping, tile_core, atoms, usage)
-    _count_host_currents(program, mapping, piece_core, atoms, usage)
+    _count_axons(program, mapping, tile_core, atoms, usage, size)
+    if not size.neurocore:  # there the host writes accumulators
+        _count_host_currents(program, mapping, piece_core, atoms, usage)
     return usage
 
 
-def _count_somas(program: Program, mapping: Mapping, piece_core: np.ndarray, usage: Usage) -> None:
+def _count_somas(program: Program, mapping: Mapping, piece_core: np.ndarray, usage: Usage, size: Sizes) -> None:
     groups: set[tuple[int, int]] = set()  # core, parameter set
-    for population, sets in zip(program.populations, parameter_sets(program), strict=True):
+    for population, sets in zip(program.populations, parameter_sets(program, size), strict=True):
         for piece in np.flatnonzero(mapping.pieces[:, 1] == population.dendrite):
             core, box = int(piece_core[piece]), mapping.pieces[piece, 2:]
             usage["neurons"][core] += int(np.prod(box[1::2] - box[0::2], dtype=np.int64))
@@ -212,9 +226,10 @@ def _memory_bits(program: Program, mapping: Mapping, piece_core: np.ndarray, siz
         dendrite, c0, c1 = int(piece[1]), int(piece[2]), int(piece[3])
         for reach in by_dendrite[dendrite]:
             blocks[(int(core), *block_key(reach, c0, c1))] = block_bits(reach, c0, c1, size)
-        shared = extra_accumulators(program, dendrite) * size.accumulator
+        shared = extra_accumulators(program, dendrite, size) * size.accumulator
         bits[core] += shared * int(np.prod(piece[3::2] - piece[2::2], dtype=np.int64))
-        bits[core] += (c1 - c0) * size.word * sum(h.dst == dendrite for h in program.host_currents)
+        if not size.neurocore:
+            bits[core] += (c1 - c0) * size.word * sum(h.dst == dendrite for h in program.host_currents)
     for key, amount in blocks.items():
         bits[key[0]] += amount
     for item in program.sparses:
@@ -233,13 +248,17 @@ def block_key(reach: Reach, c0: int, c1: int) -> tuple:
     return ("own", reach.kind, reach.index, reach.role, c0, c1)
 
 
-def _count_axons(program: Program, mapping: Mapping, tile_core: np.ndarray, atoms: int, usage: Usage) -> None:
+def _count_axons(
+    program: Program, mapping: Mapping, tile_core: np.ndarray, atoms: int, usage: Usage, size: Sizes
+) -> None:
     axons = mapping.axons.astype(np.int64)
     if not len(axons):
         return
     into, boxes = tile_core[axons[:, 4]], axons[:, 5:]
+    each = {(r.kind, r.index, r.role): descriptors(r) if size.neurocore else 1 for r in find_reaches(program)}
     for rows in grouped(np.column_stack([into, axons[:, 1:4], axons[:, 0]])):
-        usage["axons_in"][into[rows[0]]] += axon_entries(boxes[rows], atoms)
+        entries = axon_entries(boxes[rows], atoms) * each[tuple(axons[rows[0], 1:4].tolist())]
+        usage["axons_in"][into[rows[0]]] += entries
     sources = axon_ends(program, axons)[0]
     for rows in grouped(np.column_stack([axons[:, 0], sources, into])):
         if axons[rows[0], 0] >= 0:

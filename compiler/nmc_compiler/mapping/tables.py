@@ -57,10 +57,9 @@ def axon_table(program: Program, pieces: np.ndarray) -> np.ndarray:
 
 def _axons_of(program: Program, reach: Reach, by_dendrite: dict[int, np.ndarray]) -> np.ndarray:
     targets = by_dendrite[reach.dst]
-    wanted = np.empty((len(targets), 6), np.int64)
-    for axis in (0, 1, 2):
-        spans = targets[:, 2 + 2 * axis : 4 + 2 * axis]
-        wanted[:, 2 * axis : 2 * axis + 2] = reach.sources(axis, spans)
+    rows, of = reach.sources(1, targets[:, 4:6])
+    targets = targets[of]  # one of each for every interval of rows
+    wanted = np.column_stack([reach.channels(targets[:, 2:4]), rows, reach.sources(2, targets[:, 6:8])[0]])
     source_tiles, source_boxes = _sources(program, reach, by_dendrite)
     blocks = []
     for target, box in zip(targets, wanted, strict=True):
@@ -70,7 +69,7 @@ def _axons_of(program: Program, reach: Reach, by_dendrite: dict[int, np.ndarray]
         rows = np.column_stack([np.tile(head, (len(some), 1)), shared])
         rows[:, 0] = source_tiles[some]
         blocks.append(rows[kept])
-    return np.concatenate(blocks).astype(np.int32)
+    return np.concatenate([np.zeros((0, 11), np.int64), *blocks]).astype(np.int32)
 
 
 def _sources(program: Program, reach: Reach, by_dendrite: dict[int, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

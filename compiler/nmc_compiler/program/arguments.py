@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nmc_compiler.errors import UsageError, VerifyError
-from nmc_compiler.program.model import Shape
+from nmc_compiler.program.model import Depth, Shape
 from nmc_compiler.program.rules import NUMBER_LIMIT, check_text
 from nmc_compiler.program.shapes import conv_out
 from nmc_compiler.program.synapses import Stored, bounds, integers, store_weights
@@ -32,6 +32,15 @@ def checked_name(network: str, kind: str, name: str) -> str:
 def check_within(where: str, value: Any, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
         raise UsageError(f"{where} {value!r}: expected a whole number in {low}..{high}")
+
+
+def plastic_weights(where: str, weights: np.ndarray, exponent: Any) -> Stored:
+    """Weights of 8 bits as they are: what learning adds to must not be rescaled."""
+    check_within(f"{where}: exponent of a plastic projection", exponent, 0, MAX_SHIFT)
+    low, high = bounds(weights)
+    if weights.size and not -128 <= low <= high <= 127:
+        raise UsageError(f"{where}: plastic weights {low}..{high}: expected values in -128..127")
+    return Stored(weights.astype(np.int8), int(exponent), 0)
 
 
 def per_channel(where: str, value: Any, shape: Shape, low: int, high: int) -> np.ndarray:
@@ -82,38 +91,62 @@ def stored_weights(where: str, weights: np.ndarray, exponent: int) -> Stored:
     return store_weights(where, weights, int(exponent))
 
 
-def checked_pair(where: str, pair: Any, low: int) -> tuple[int, int]:
-    found = (pair, pair) if isinstance(pair, (int, np.integer)) else tuple(pair)
-    if len(found) != 2:
-        raise UsageError(f"{where} {pair!r}: expected a number, or one for rows and one for columns")
+def per_axis(where: str, given: Any, low: int, axes: int) -> tuple[int, int, int]:
+    """One number for slices, rows and columns each; ``axes`` 2: of slices ``low`` or 1, whichever does nothing."""
+    found = (given,) * axes if isinstance(given, (int, np.integer)) else tuple(given)
+    if len(found) != axes:
+        one_each = "one for rows and one for columns" if axes == 2 else "one each for slices, rows and columns"
+        raise UsageError(f"{where} {given!r}: expected a number, or {one_each}")
     for value in found:
         check_within(where, value, low, NUMBER_LIMIT)
-    return int(found[0]), int(found[1])
+    return tuple(int(value) for value in ((low, *found) if axes == 2 else found))  # type: ignore[return-value]
 
 
-def check_conv(
+def conv_form(
     where: str,
     weight: tuple[int, ...],
-    source: Shape,
-    target: Shape,
+    ends: tuple[Shape, Shape],
     groups: int,
-    stride: tuple[int, int],
-    pad: tuple[int, int],
-    dilation: tuple[int, int],
-) -> None:
-    """UsageError where weights, groups and window do not lead from `source` to `target`."""
+    slices: int | None,
+    windows: tuple[Any, Any, Any],
+) -> dict[str, Any]:
+    """The fields of a Conv that say where its taps lie, of weights of that shape; ``windows``: stride, pad, dilation.
+
+    UsageError where weights, groups and window do not lead from one end to the other.
+    """
+    axes, (source, target) = 2 if slices is None else 3, ends
+    stride, pad, dilation = (
+        per_axis(f"{where}: {name}", given, low, axes)
+        for name, given, low in zip(("stride", "pad", "dilation"), windows, (1, 0, 1), strict=True)
+    )
     check_within(f"{where}: groups", groups, 1, source[0])
-    if len(weight) != 4 or weight[2] * groups != source[0] or weight[3] != target[0] or weight[3] % groups:
+    if len(weight) != axes + 2 or weight[-2] * groups != source[0] or weight[-1] != target[0] or weight[-1] % groups:
         raise UsageError(
             f"{where}: weight {list(weight)} in {groups} group{'s' * (groups > 1)}, from {source[0]} to {target[0]} "
-            "channels; expected [rows, columns, C_in / groups, C_out]"
+            f"channels; expected [{'slices, ' * (axes == 3)}rows, columns, C_in / groups, C_out]"
         )
-    grid = tuple(conv_out(source[1 + a], weight[a], stride[a], pad[a], dilation[a]) for a in (0, 1))
-    if grid != target[1:]:
+    kernel, (deep, height) = ((1,) * (3 - axes) + weight)[:3], _slices(where, slices, source[1])
+    sizes = deep, height, source[2]
+    grid = tuple(map(conv_out, sizes, kernel, stride, pad, dilation))
+    if min(grid) < 1 or (grid[0] * grid[1], grid[2]) != target[1:]:
+        shown = (list(values)[3 - axes :] for values in (kernel, stride, pad, dilation, sizes, grid))
         raise UsageError(
-            f"{where}: kernel {list(weight[:2])}, stride {list(stride)}, pad {list(pad)}, dilation {list(dilation)} "
-            f"on {list(source[1:])} positions give {list(grid)}, but the target has {list(target[1:])}"
+            "{}: kernel {}, stride {}, pad {}, dilation {} on {} positions give {}, ".format(where, *shown)
+            + f"but the target has {list(target[1:])}"
         )
+    depth = None if slices is None else Depth(deep, grid[0], kernel[0], stride[0], pad[0], dilation[0])
+    form = {"stride": stride[1:], "pad": pad[1:], "dilation": dilation[1:]}
+    return {**form, "groups": int(groups), "out_hw": target[1:], "depth": depth}
+
+
+def _slices(where: str, slices: int | None, rows: int) -> tuple[int, int]:
+    """Slices and the rows of each."""
+    if slices is None:
+        return 1, rows
+    check_within(f"{where}: slices", slices, 1, rows)
+    if rows % slices:
+        raise UsageError(f"{where}: {slices} slices of the {rows} rows of the source: they must be of equal height")
+    return int(slices), rows // slices
 
 
 def weight_bytes(where: str, weights: np.ndarray) -> list[tuple[str, np.ndarray, int]]:

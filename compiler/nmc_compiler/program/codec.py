@@ -51,13 +51,17 @@ def decode(tree: dict[str, Any], arrays: Arrays) -> model.Program:
 
 def _encode(value: Any, path: str, arrays: Arrays, seen: dict[tuple, str]) -> Any:
     if dataclasses.is_dataclass(value):
-        names = [f.name for f in dataclasses.fields(value)]
+        names = [f.name for f in dataclasses.fields(value) if not _left_out(f, getattr(value, f.name))]
         return {name: _encode(getattr(value, name), _join(path, name), arrays, seen) for name in names}
     if isinstance(value, np.ndarray):
         return _store(value, path, arrays, seen)
     if isinstance(value, tuple):
         return [_encode(item, _join(path, str(i)), arrays, seen) for i, item in enumerate(value)]
     return plain(value, path)
+
+
+def _left_out(field: dataclasses.Field, value: Any) -> bool:
+    return field.metadata == model.LEFT_OUT and value is None
 
 
 def _store(array: np.ndarray, path: str, arrays: Arrays, seen: dict[tuple, str]) -> str:
@@ -112,10 +116,14 @@ def _decode_record(kind: Any, value: Any, path: str, arrays: Arrays, used: set[s
     for name in value:
         if name not in hints:
             raise ArtefactError(f"program.json: {_join(path, name)!a}: unknown field; was it written by another nmc?")
-    missing = [name for name in hints if name not in value]
+    optional = {f.name for f in dataclasses.fields(kind) if f.metadata == model.LEFT_OUT}
+    missing = [name for name in hints if name not in value and name not in optional]
     if missing:
         raise ArtefactError(f"program.json: {_join(path, missing[0])}: missing; the file is incomplete")
-    return kind(**{name: _decode(hints[name], value[name], _join(path, name), arrays, used) for name in hints})
+    for name in optional & value.keys():
+        if value[name] is None:
+            raise _wrong(_join(path, name), "an object, or no such field", None)
+    return kind(**{n: _decode(hints[n], value[n], _join(path, n), arrays, used) for n in hints if n in value})
 
 
 def _decode_tuple(args: tuple, value: Any, path: str, arrays: Arrays, used: set[str]) -> tuple:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import Any
 
+import numpy as np
 import safetensors.numpy
 
 from nmc_compiler.program.codec import encode
@@ -30,9 +31,16 @@ def digest_of(tree: dict[str, Any], arrays: bytes) -> str:
 def manifest(program: Program) -> tuple[dict[str, Any], bytes]:
     """Content of program.json, digest included, and the bytes of arrays.safetensors."""
     tree, arrays = encode(program)
+    return sealed(tree, arrays, SCHEMA, ARRAYS_FILE)
+
+
+def sealed(
+    tree: dict[str, Any], arrays: dict[str, np.ndarray], schema: str, arrays_file: str
+) -> tuple[dict[str, Any], bytes]:
+    """`tree` with schema, table of the arrays and digest, and the bytes of the file of its arrays."""
     blob = safetensors.numpy.save(arrays)
     tensors = {key: {"dtype": str(array.dtype), "shape": list(array.shape)} for key, array in arrays.items()}
-    tree |= {"schema": SCHEMA, "arrays": {"file": ARRAYS_FILE, "bytes": len(blob), "tensors": tensors}}
+    tree = tree | {"schema": schema, "arrays": {"file": arrays_file, "bytes": len(blob), "tensors": tensors}}
     return tree | {"digest": digest_of(tree, blob)}, blob
 
 

@@ -20,6 +20,7 @@ def target_facts(target: Target) -> dict[str, Any]:
             "cores_per_router": mesh.cores_per_router.value,
             "routing": mesh.routing.value,
             "chip_axis": mesh.chip_axis.value,
+            "multicast": "unicast" if mesh.multicast is None else mesh.multicast.value,
         },
         "limits": {key: list(v) if isinstance(v, tuple) else v for key, v in limits.items()},
     }

@@ -39,9 +39,13 @@ def save_program(program: Program, folder: str | os.PathLike[str]) -> str:
     validate_program(program)
     tree, blob = manifest(program)
     _check_types(tree, blob)
-    text = json.dumps(tree, sort_keys=True, indent=1, ensure_ascii=True, allow_nan=False) + "\n"
-    write_files(Path(folder), {ARRAYS_FILE: blob, JSON_FILE: text.encode()})
+    write_files(Path(folder), {ARRAYS_FILE: blob, JSON_FILE: manifest_text(tree)})
     return tree["digest"]
+
+
+def manifest_text(tree: dict[str, Any]) -> bytes:
+    """A manifest as nmc writes it: sorted keys, ASCII, one value a line."""
+    return (json.dumps(tree, sort_keys=True, indent=1, ensure_ascii=True, allow_nan=False) + "\n").encode()
 
 
 def _check_types(tree: dict[str, Any], blob: bytes) -> None:
@@ -102,11 +106,7 @@ def load_program(folder: str | os.PathLike[str]) -> Program:
     for a Program whose content breaks its rules even though the digest fits.
     """
     folder = Path(folder)
-    tree = _read_json(folder / JSON_FILE)
-    table = _array_table(tree, folder)
-    blob = _read(folder / ARRAYS_FILE, exactly=table["bytes"])
-    _check_digest(tree, blob, folder)
-    arrays = _read_arrays(blob, table["tensors"], folder)
+    tree, arrays = read_pair(folder, JSON_FILE, ARRAYS_FILE, SCHEMA)
     try:
         program = decode(_fields(tree), arrays)
     except ArtefactError as error:
@@ -115,7 +115,19 @@ def load_program(folder: str | os.PathLike[str]) -> Program:
     return program
 
 
-def _read(path: Path, at_most: int | None = None, exactly: int | None = None) -> bytes:
+def read_pair(folder: Path, json_file: str, arrays_file: str, schema: str) -> tuple[dict[str, Any], Arrays]:
+    """The JSON object and the arrays of two files that vouch for each other by sizes, dtypes, shapes and digest.
+
+    Raises ArtefactError for anything else; sizes are checked before memory is taken.
+    """
+    tree = _read_json(folder / json_file, schema)
+    table = _array_table(tree, folder / json_file, arrays_file)
+    blob = _read(folder / arrays_file, exactly=table["bytes"], told_by=json_file)
+    _check_digest(tree, blob, folder / json_file)
+    return tree, _read_arrays(blob, table["tensors"], folder / arrays_file, json_file)
+
+
+def _read(path: Path, at_most: int | None = None, exactly: int | None = None, told_by: str = "") -> bytes:
     """Bytes of a regular file whose size is checked before anything is read."""
     try:
         info = path.stat()
@@ -125,7 +137,7 @@ def _read(path: Path, at_most: int | None = None, exactly: int | None = None) ->
             raise ArtefactError(f"{path}: {info.st_size} bytes; nmc writes at most {at_most}")
         if exactly is not None and info.st_size != exactly:
             raise ArtefactError(
-                f"{path}: {info.st_size} bytes, but {JSON_FILE} says {exactly}; "
+                f"{path}: {info.st_size} bytes, but {told_by} says {exactly}; "
                 "the two are not of one compile: compile again"
             )
         with path.open("rb") as stream:
@@ -134,7 +146,7 @@ def _read(path: Path, at_most: int | None = None, exactly: int | None = None) ->
         raise ArtefactError(f"{path}: {error.strerror}; give a folder that `nmc compile` wrote") from None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, schema: str) -> dict[str, Any]:
     try:
         tree = json.loads(
             _read(path, at_most=MAX_JSON_BYTES).decode("utf-8"),
@@ -146,9 +158,9 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise ArtefactError(f"{path}: not valid JSON ({_first_line(error)}); compile again") from None
     if _too_deep(tree):
         raise ArtefactError(f"{path}: nested deeper than {MAX_JSON_DEPTH} levels; is it the right file?")
-    if not isinstance(tree, dict) or tree.get("schema") != SCHEMA:
+    if not isinstance(tree, dict) or tree.get("schema") != schema:
         found = ascii(tree.get("schema"))[:60] if isinstance(tree, dict) else "no object"
-        raise ArtefactError(f"{path}: schema {found}, but this nmc reads {SCHEMA!r}; compile again with this version")
+        raise ArtefactError(f"{path}: schema {found}, but this nmc reads {schema!r}; compile again with this version")
     return tree
 
 
@@ -182,38 +194,38 @@ def _first_line(error: BaseException) -> str:
     return ascii(str(error).splitlines()[0] if str(error) else type(error).__name__)[1:-1][:120]
 
 
-def _array_table(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _array_table(tree: dict[str, Any], path: Path, arrays_file: str) -> dict[str, Any]:
     """The manifest's description of the array file, with the types that reading it relies on."""
     table = tree.get("arrays")
-    where = f"{folder / JSON_FILE}: arrays"
-    if not isinstance(table, dict) or set(table) != {"file", "bytes", "tensors"} or table["file"] != ARRAYS_FILE:
-        raise ArtefactError(f'{where}: expected {{"file": "{ARRAYS_FILE}", "bytes": n, "tensors": {{...}}}}')
+    where = f"{path}: arrays"
+    if not isinstance(table, dict) or set(table) != {"file", "bytes", "tensors"} or table["file"] != arrays_file:
+        raise ArtefactError(f'{where}: expected {{"file": "{arrays_file}", "bytes": n, "tensors": {{...}}}}')
     size, tensors = table["bytes"], table["tensors"]
     if type(size) is not int or not isinstance(tensors, dict):
         raise ArtefactError(f"{where}: bytes must be an integer and tensors an object")
     return table
 
 
-def _check_digest(tree: dict[str, Any], blob: bytes, folder: Path) -> None:
+def _check_digest(tree: dict[str, Any], blob: bytes, path: Path) -> None:
     found, expected = digest_of(tree, blob), tree.get("digest")
     if found != expected:
         raise ArtefactError(
-            f"{folder}: digest is {found}, but {JSON_FILE} says {ascii(expected)[:70]}; "
+            f"{path.parent}: digest is {found}, but {path.name} says {ascii(expected)[:70]}; "
             "the files were altered or are not of one compile: compile again"
         )
 
 
-def _read_arrays(blob: bytes, tensors: dict[str, Any], folder: Path) -> Arrays:
+def _read_arrays(blob: bytes, tensors: dict[str, Any], path: Path, told_by: str) -> Arrays:
     try:
         arrays = safetensors.numpy.load(blob)
     except Exception as error:  # hostile header: its own error, KeyError, MemoryError
-        raise ArtefactError(f"{folder / ARRAYS_FILE}: not a safetensors file ({_first_line(error)})") from None
+        raise ArtefactError(f"{path}: not a safetensors file ({_first_line(error)})") from None
     found = {key: {"dtype": str(array.dtype), "shape": list(array.shape)} for key, array in arrays.items()}
     for key in sorted(found.keys() | tensors.keys()):
         if found.get(key) != tensors.get(key):
             raise ArtefactError(
-                f"{folder}: array {ascii(key)[:80]} is {_shape(found.get(key))} in {ARRAYS_FILE}, "
-                f"but {JSON_FILE} says {_shape(tensors.get(key))}"
+                f"{path.parent}: array {ascii(key)[:80]} is {_shape(found.get(key))} in {path.name}, "
+                f"but {told_by} says {_shape(tensors.get(key))}"
             )
     return {key: np.ascontiguousarray(array) for key, array in arrays.items()}
 

@@ -7,7 +7,8 @@ on the netlist alone; a correct mapping carries it out, and the tick engine prov
 by running from the mapping's own tables.
 
 Coordinates. Every population and dendrite has the canonical shape (C, H, W); a token
-tensor of N tokens is (C, N, 1) or (C, H, W) with N = H*W; a vector is (C, 1, 1).
+tensor of N tokens is (C, N, 1) or (C, H, W) with N = H*W; a vector is (C, 1, 1); a volume
+(C, D, H, W) is (C, D*H, W), slice after slice, so that (d, h) is row d*H + h.
 
 Time. A population of level L lives timestep t (counted over all samples' windows) at
 tick ``t*P + L``. An event emitted there arrives ``delay`` ticks later. In terms of
@@ -19,6 +20,7 @@ Within a tick a core first takes in arriving events (phase 1), then runs transfe
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -26,6 +28,9 @@ import numpy as np
 Shape = tuple[int, int, int]
 
 SCHEMA = "nmc.program/2"
+MODULAR, SATURATING = 1, 2  # of a current u beyond 24 bits: two's complement, or the nearest in range
+RULES = MappingProxyType({"loihi1": MODULAR, "neurocore": SATURATING})  # by integer profile
+LEFT_OUT = MappingProxyType({"left out": True})  # of a file where it is None
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,52 @@ Model = Literal["lif", "levels", "relay", "sigma_delta", "input", "readout"]
 
 
 @dataclass(frozen=True)
+class CoreSoma:
+    """What a lif soma of the neurocore may have besides (docs/neurocore.md); other engines refuse it.
+
+    u = sat(D(u, du + 1) + (a * gain << 6));  after decay, input and bias v moves by ``leak`` membrane units towards 0;
+    after a spike v stays for ``refractory`` timesteps without spiking, and is v - (vth << 6) with ``soft``, else 0.
+    """
+
+    leak: int = 0  # 20 bits
+    refractory: int = 0  # 6 bits
+    soft: bool = False
+    gain: int = 1  # 8 bits
+
+
+@dataclass(frozen=True)
+class Stdp:
+    """Pair STDP of a plastic projection (docs/neurocore.md, learning); only the engine ``neurocore`` learns.
+
+    Where an event arrives: w = max(w - dw(post, am, sm), wmin); where the target spikes: w = min(w + dw(pre, ap, sp),
+    wmax), each if dw > 0; dw(x, A, s) = (A * x) >> s, with ``rect`` A where x > 0.
+    """
+
+    ap: int
+    am: int
+    sp: int = 0
+    sm: int = 0
+    rect: bool = False
+    wmin: int = -128
+    wmax: int = 127
+
+
+@dataclass(frozen=True)
+class Traces:
+    """Traces of arrived events and of spikes, of 8 bits each.
+
+    x -= max(x >> k, 1) in every step while x > 0, then for an event x = min(x + inc, 255) with ``add``, else x = inc.
+    """
+
+    k_pre: int = 3
+    k_post: int = 3
+    inc_pre: int = 127
+    inc_post: int = 127
+    add_pre: bool = False
+    add_post: bool = False
+
+
+@dataclass(frozen=True)
 class Population:
     """Somas of one model; they read one dendrite of the same shape, position by position.
 
@@ -79,7 +130,8 @@ class Population:
                  s = v > (vth[c] << 6), with ``vth_low`` s = (v > (vth[c] << 6)) - (v < (vth_low[c] << 6));
                  v = 0 where s != 0.  D(x, d) = sgn(x) * ((|x| * (4096 - d)) >> 12).
                  wrap24(u): u - 2^24 if u > 2^23; u + 2^24 if u <= -2^23; applied once.
-                 Under the integer profile loihi1: ((u + 2^23) mod 2^24) - 2^23, from any distance.
+                 Under the integer profile loihi1: ((u + 2^23) mod 2^24) - 2^23, from any distance;
+                 under neurocore u saturates like v.
                  clip24: to [-2^23 + 1, 2^23 - 1].  (Lava 0.10 LIF and TernaryLIF; du = 4095 forgets u.)
                  With ``restart`` (interval, offset), u = v = 0 before the update of the t-th timestep of
                  the window, counted from 1, where t % interval = offset % interval (LIFReset).
@@ -121,6 +173,7 @@ class Population:
     relu: bool = False  # sigma_delta
     cumulative: bool = False  # sigma_delta
     out_shift: int = 0  # sigma_delta
+    core: CoreSoma | None = field(default=None, metadata=LEFT_OUT)  # lif
 
 
 @dataclass(frozen=True)
@@ -138,6 +191,18 @@ class Dendrite:
 
 
 @dataclass(frozen=True)
+class Depth:
+    """The third axis of a Conv between volumes: slices of source and output grid, and the window along it."""
+
+    source: int
+    target: int
+    kernel: int
+    stride: int = 1
+    pad: int = 0
+    dilation: int = 1
+
+
+@dataclass(frozen=True)
 class Conv:
     """Conv-addressed projection: cross-correlation as in PyTorch, weights shared by position.
 
@@ -146,6 +211,9 @@ class Conv:
     for output channel o of group g = o // (C_out // groups), input channel g*(C_in//groups) + i.
     ``collapse``: the target position is (0, 0) whatever the output position (sum over positions;
     the dendrite is (C_out, 1, 1) while ``out_hw`` is the size of the uncollapsed grid).
+    ``depth``: source and output grid are volumes of so many slices each, row d*H + h is row h of slice d,
+    and ``weight`` is [kd*kh, kw, ...], row kz*kh + ky that of tap (kz, ky). Stride, pad and dilation
+    of rows hold within a slice: a tap counts where both its slice and its row of that slice exist.
     """
 
     name: str
@@ -162,6 +230,7 @@ class Conv:
     out_hw: tuple[int, int] = (1, 1)
     lag: int = 0
     weight_key: str = ""  # projections with equal keys share one synapse memory block on a core
+    depth: Depth | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -173,6 +242,7 @@ class Sparse:
     is read, and its synapses done, in the tick it arrives in, whatever ``extra`` says; what they
     add for a timestep beyond the sample's window is dropped.
     ``graded`` False: every event counts as 1, whatever its code (Lava's num_message_bits = 0).
+    With a ``rule`` the weights, int8, are those before learning; then no pair has two synapses.
     """
 
     name: str
@@ -186,6 +256,7 @@ class Sparse:
     extra: np.ndarray | None = None  # uint8 [synapses], 0..63 timesteps
     graded: bool = True
     lag: int = 0
+    rule: Stdp | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -341,15 +412,22 @@ class Program:
     logits: Literal["mean"] = "mean"
     meta: dict = field(default_factory=dict)  # provenance: options, input digests, tool version
     sparses: tuple[Sparse, ...] = ()
+    traces: Traces | None = field(default=None, metadata=LEFT_OUT)  # of all plastic projections
 
     @property
     def depth(self) -> int:
         return max(p.level for p in self.populations)
 
     @property
+    def current_rule(self) -> int | None:
+        """What becomes of u beyond 24 bits: None wraps as Lava does, the integer profile loihi2 and no target."""
+        profile = self.target.get("profile")
+        return RULES.get(profile) if isinstance(profile, str) else None
+
+    @property
     def modular(self) -> bool:
-        """Whether u wraps in two's complement: the integer profile loihi1. Without a target it is loihi2."""
-        return bool(self.target.get("profile") == "loihi1")
+        """Whether u wraps in two's complement: the integer profile loihi1."""
+        return self.current_rule == MODULAR
 
     def arrival(self, src: int, delay: int, lag: int = 0) -> int:
         """Level at which events of population ``src`` arrive."""

@@ -15,19 +15,31 @@ from nmc_compiler.errors import UsageError
 from nmc_compiler.program.arguments import (
     STATE,
     bias_array,
-    check_conv,
     check_within,
     checked_name,
-    checked_pair,
     checked_restart,
+    conv_form,
     per_channel,
     per_soma,
+    plastic_weights,
     shifted,
     stored_weights,
     weight_bytes,
 )
 from nmc_compiler.program.facts import target_facts
-from nmc_compiler.program.model import Conv, Dendrite, Mapping, Population, Program, Shape, Sparse, Transfer
+from nmc_compiler.program.model import (
+    Conv,
+    CoreSoma,
+    Dendrite,
+    Mapping,
+    Population,
+    Program,
+    Shape,
+    Sparse,
+    Stdp,
+    Traces,
+    Transfer,
+)
 from nmc_compiler.program.rules import NUMBER_LIMIT
 from nmc_compiler.program.synapses import (
     bounds,
@@ -65,11 +77,14 @@ class Network:
     2
     """
 
-    def __init__(self, name: str, timesteps: int = 0) -> None:
-        """``timesteps`` of one sample's window; 0: a stream, one window without end."""
+    def __init__(self, name: str, timesteps: int = 0, traces: Traces | None = None) -> None:
+        """``timesteps`` of one sample's window; 0: a stream, one window without end.
+
+        ``traces``: by which plastic projections learn (given a ``rule``).
+        """
         if isinstance(timesteps, bool) or not isinstance(timesteps, int) or not 0 <= timesteps <= NUMBER_LIMIT:
             raise UsageError(f"timesteps {timesteps!r}: expected 0 (a stream) to {NUMBER_LIMIT}")
-        self.name, self.timesteps = name, timesteps
+        self.name, self.timesteps, self.traces = name, timesteps, traces
         self._populations: list[Population] = []
         self._dendrites: list[Dendrite] = []
         self._convs: list[Conv] = []
@@ -101,8 +116,11 @@ class Network:
         restart: tuple[int, int] | None = None,
         start_u: Any = None,
         start_v: Any = None,
+        core: CoreSoma | None = None,
     ) -> int:
         """Lava's LIF; TernaryLIF with ``vth_low``, LIFReset with ``restart`` (interval, offset).
+
+        ``core``: linear leak, refractory time, soft reset and gain, which only the neurocore has.
 
         ``vth`` and ``vth_low`` are mantissas (shifted left by 6 to compare), ``bias`` is the effective one,
         ``bias_mant << bias_exp``.
@@ -129,6 +147,7 @@ class Network:
             restart=checked_restart(where, restart),
             start_u=per_soma(f"{where}: start_u", start_u, full),
             start_v=per_soma(f"{where}: start_v", start_v, full),
+            core=core,
             payload_bits=TERNARY_BITS if ternary else 0,
             signed=ternary,
         )
@@ -179,6 +198,7 @@ class Network:
         exponent: int = 0,
         delay: Any = 0,
         graded: bool | None = None,
+        rule: Stdp | None = None,
     ) -> None:
         """Synapses of each source soma s: entries ``indptr[s]:indptr[s + 1]`` of ``target`` and ``weight``.
 
@@ -187,12 +207,15 @@ class Network:
         beyond the one of every projection, one number or one per synapse, 0..63. ``graded`` False: an event
         counts as 1, whatever its code (Lava's num_message_bits = 0). Arrays of the stored types (int64, int32,
         int8 or int16) are kept and not copied where nothing changes: leave them alone afterwards.
+
+        ``rule`` makes the synapses plastic, on the neurocore alone: weights are then of 8 bits, ``exponent`` is not
+        negative.
         """
         where = self._new_projection(name, src, dst)
         rows = integers(f"{where}: indptr", indptr)
         targets, weights = integers(f"{where}: target", target), integers(f"{where}: weight", weight)
         check_rows(where, rows, targets, weights, (self._size(src), self._size(dst)))
-        stored = stored_weights(where, weights, exponent)
+        stored = stored_weights(where, weights, exponent) if rule is None else plastic_weights(where, weights, exponent)
         extra = extra_delays(where, delay, targets.shape)
         graded = self._sends_codes(src) and graded is not False
         item = Sparse(
@@ -207,6 +230,7 @@ class Network:
             shift=stored.shift,
             extra=extra,
             graded=graded,
+            rule=rule,
         )
         if stored.rshift:
             self._add_shifted(item, dst, stored.rshift)
@@ -224,18 +248,19 @@ class Network:
         exponent: int = 0,
         delay: Any = 0,
         graded: bool | None = None,
+        rule: Stdp | None = None,
     ) -> None:
         """A weight matrix [targets, sources], as in Lava; otherwise as `sparse`, ``delay`` a number or a matrix.
 
         Zeros are left out: they change no sum, and a row of a synapse memory need not hold them. The counters
-        therefore count the synapses that are not zero.
+        therefore count the synapses that are not zero. With a ``rule`` every pair has a synapse, which may grow.
         """
         where = self._new_projection(name, src, dst)
         weights = integers(f"{where}: matrix", matrix)
         expected = (self._size(dst), self._size(src))
         if weights.shape != expected:
             raise UsageError(f"{where}: matrix {list(weights.shape)}, expected [targets, sources] = {list(expected)}")
-        indptr, target, source = rows_of(weights)
+        indptr, target, source = rows_of(weights if rule is None else np.ones_like(weights))
         extra = extra_delays(where, delay, expected)
         self.sparse(
             name,
@@ -247,6 +272,7 @@ class Network:
             exponent=exponent,
             delay=0 if extra is None else extra[target, source],
             graded=graded,
+            rule=rule,
         )
 
     def conv(
@@ -256,13 +282,18 @@ class Network:
         dst: int,
         weight: Any,
         *,
-        stride: tuple[int, int] = (1, 1),
-        pad: tuple[int, int] = (0, 0),
-        dilation: tuple[int, int] = (1, 1),
+        stride: int | tuple[int, ...] = 1,
+        pad: int | tuple[int, ...] = 0,
+        dilation: int | tuple[int, ...] = 1,
         groups: int = 1,
         graded: bool | None = None,
+        slices: int | None = None,
     ) -> None:
         """Cross-correlation, ``weight`` [kh, kw, C_in // groups, C_out]; one dimension is H = 1.
+
+        In three dimensions: the source, (C, D*H, W), holds ``slices`` D of equal height one after the other, and so
+        does the target; ``weight`` is [kd, kh, kw, C_in // groups, C_out]; stride, pad and dilation are a number
+        for all axes, or one each for slices, rows and columns.
 
         Lava's Conv flips its kernel (give it flipped) and wraps its output to 24 bits, in two's complement;
         here sums are exact, so that the two differ where a sum leaves 24 bits. Weights are of 8 bits, or even
@@ -276,12 +307,7 @@ class Network:
             )
         weights = integers(f"{where}: weight", weight)
         source, target = self._populations[src].shape, self._populations[dst].shape
-        form: dict[str, Any] = {
-            "stride": checked_pair(f"{where}: stride", stride, 1),
-            "pad": checked_pair(f"{where}: pad", pad, 0),
-            "dilation": checked_pair(f"{where}: dilation", dilation, 1),
-        }
-        check_conv(where, weights.shape, source, target, groups, **form)
+        form = conv_form(where, weights.shape, (source, target), groups, slices, (stride, pad, dilation))
         for suffix, values, shift in weight_bytes(where, weights):
             self._convs.append(
                 Conv(
@@ -290,10 +316,8 @@ class Network:
                     dst=self._populations[dst].dendrite,
                     delay=1,
                     lag=1,
-                    weight=values,
+                    weight=values.reshape(-1, *values.shape[-3:]),
                     shift=shift,
-                    groups=int(groups),
-                    out_hw=target[1:],
                     **form,
                 )
             )
@@ -322,6 +346,7 @@ class Network:
             target={} if target is None else target_facts(target),
             interval=self.timesteps,
             sparses=tuple(self._sparses),
+            traces=self.traces,
         )
         validate_program(program)
         return program

@@ -12,6 +12,7 @@ import math
 
 import numpy as np
 
+from nmc_compiler.program.learning import check_core, check_traces
 from nmc_compiler.program.model import HostCodes, HostCurrent, Population, Program
 from nmc_compiler.program.rules import (
     NUMBER_LIMIT,
@@ -34,7 +35,7 @@ MAX_ACCUMULATORS = 2**28  # all dendrites and rings together; about 1 GiB of sta
 MAX_STEPS = 2**40  # ticks between samples
 STATE = 2**23  # membrane units of 24 bits: -2^23 < v < 2^23
 VTH = 2**17  # threshold mantissa, 64 membrane units each
-PROFILES = ("loihi1", "loihi2")  # integer rules; without a target they are those of loihi2
+PROFILES = ("loihi1", "loihi2", "neurocore")  # integer rules; without a target they are those of loihi2
 
 
 def validate_program(program: Program) -> None:
@@ -51,6 +52,7 @@ def validate_program(program: Program) -> None:
     _check_size(program)
     _check_names(program)
     check_edges(program)
+    check_traces(program)
     _check_host(program)
     check_timing(program)
     if program.mapping is not None:
@@ -60,7 +62,7 @@ def validate_program(program: Program) -> None:
 def _check_head(program: Program) -> None:
     if not 1 <= len(program.name) <= 200 or not program.name.isprintable():
         fail("name", f"{ascii(program.name)[:60]} is not a printable name of 1 to 200 characters")
-    profile = program.target.get("profile", PROFILES[-1])
+    profile = program.target.get("profile", "loihi2")
     if profile not in PROFILES:
         fail("target/profile", f"{ascii(profile)[:60]} is none of the integer rules {', '.join(PROFILES)}")
     check_range("timesteps", program.timesteps, 0, NUMBER_LIMIT)
@@ -147,6 +149,7 @@ _OWNERS = {
     "restart": ("lif",),
     "start_u": ("lif",),
     "start_v": ("lif",),
+    "core": ("lif",),
     "relu": ("sigma_delta",),
     "cumulative": ("sigma_delta",),
     "out_shift": ("sigma_delta",),
@@ -172,6 +175,8 @@ def _check_parameters(p: Population, path: str, modular: bool) -> None:
         check_values(f"{path}/vth", p.vth, *((0, 2**31 - 1) if integer else (-VTH, VTH - 1)))
     check_range(f"{path}/out_shift", p.out_shift, 0, 31)
     _check_lif(p, path, modular)
+    if p.core is not None:
+        check_core(p.core, f"{path}/core")
     if p.thresholds is not None:
         rows = 1 if p.thresholds.shape[:1] == (1,) else p.shape[0]
         check_array(f"{path}/thresholds", p.thresholds, np.int32, (rows, None))

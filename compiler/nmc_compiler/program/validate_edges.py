@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import NoReturn
 
 import numpy as np
 
-from nmc_compiler.program.model import Conv, Dynamic, Map, Program, Shape, Sparse, Transfer
+from nmc_compiler.program.learning import check_rule
+from nmc_compiler.program.model import Conv, Depth, Dynamic, Map, Program, Shape, Sparse, Transfer
 from nmc_compiler.program.rules import (
     NUMBER_LIMIT,
     check_array,
@@ -19,7 +21,7 @@ from nmc_compiler.program.rules import (
     check_values,
     fail,
 )
-from nmc_compiler.program.shapes import conv_grid, windows_start_inside
+from nmc_compiler.program.shapes import conv_grid, conv_out, windows_start_inside
 from nmc_compiler.program.timing import largest_extra
 
 MAX_SHIFT = 24
@@ -88,10 +90,21 @@ def _check_conv(program: Program, conv: Conv, path: str) -> None:
     check_same(f"{path}/weight", per_group * conv.groups, src[0], "the channels of the source")
     check_same(f"{path}/weight", out, dst[0], "the channels of the target")
     check_same(f"{path}/groups", out % conv.groups, 0, f"{out} output channels leave a rest")
+    if conv.depth is not None:
+        _check_depth(conv.depth, src[1], conv.weight.shape[0], f"{path}/depth")
     grid = conv_grid(conv, src)
     check_same(f"{path}/out_hw", conv.out_hw, grid, f"output of kernel {conv.weight.shape[:2]} on {src[1:]}")
     check_pair(f"{path}/out_hw", conv.out_hw, 1)
     check_same(f"{path}/dst", dst[1:], (1, 1) if conv.collapse else grid, "positions of the target dendrite")
+
+
+def _check_depth(depth: Depth, rows: int, taps: int, path: str) -> None:
+    for field in dataclasses.fields(depth):
+        check_range(f"{path}/{field.name}", getattr(depth, field.name), int(field.name != "pad"), NUMBER_LIMIT)
+    check_same(f"{path}/source", rows % depth.source, 0, f"slices of equal height; {rows} rows leave a rest")
+    check_same(f"{path}/kernel", taps % depth.kernel, 0, f"taps of equal height; {taps} rows of weights leave a rest")
+    target = conv_out(depth.source, depth.kernel, depth.stride, depth.pad, depth.dilation)
+    check_same(f"{path}/target", depth.target, target, f"output of kernel {depth.kernel} on {depth.source} slices")
 
 
 def _check_sparse(program: Program, item: Sparse, path: str) -> None:
@@ -105,6 +118,8 @@ def _check_sparse(program: Program, item: Sparse, path: str) -> None:
         if array is not None:
             check_array(f"{path}/{name}", array, dtype, (synapses,))
     check_values(f"{path}/target", item.target, 0, math.prod(dst) - 1)
+    if item.rule is not None:
+        check_rule(program, item, path)
     check_range(f"{path}/extra", largest_extra(item), 0, MAX_EXTRA)
     ticks, top = item.delay + largest_extra(item) * program.ticks_per_step, delay_limit(program)
     if ticks > top:

@@ -59,7 +59,7 @@ def _check_cores(program: Program, mapping: Mapping) -> None:
         fail("mapping/cores", f"{len(cores)} cores stand in {places} places")
     mesh = program.target.get("mesh")
     if mesh is None:
-        return
+        fail("target/mesh", "a mapped Program says there how many routers [x, y] a chip has; map it for a target")
     x, y, per_router = _mesh(mesh)
     fits = (cores[:, 1] < x) & (cores[:, 2] < y) & (cores[:, 3] < per_router)
     _require(fits, "cores", f"[chip, x, y, index] outside chips of {x} x {y} routers with {per_router} cores", cores)
@@ -72,6 +72,8 @@ def _mesh(mesh: object) -> tuple[int, int, int]:
     numbers = [*mesh["routers"], mesh.get("cores_per_router", NUMBER_LIMIT)]
     if len(numbers) != 3 or not all(type(n) is int and 1 <= n <= NUMBER_LIMIT for n in numbers):
         fail("target/mesh", "routers must be [x, y] and cores_per_router a number, all of at least 1")
+    if mesh.get("multicast", "unicast") not in ("unicast", "tree"):
+        fail("target/mesh", f"multicast is {mesh['multicast']!r}; expected 'unicast' or 'tree'")
     return numbers[0], numbers[1], numbers[2]
 
 

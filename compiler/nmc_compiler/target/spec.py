@@ -90,6 +90,7 @@ class Mesh(Spec):
     routing: Cited[Literal["xy"]]  # dimension order: first along x, then along y
     chip_axis: Cited[Literal["x"]]  # n chips make one mesh of n*x by y routers
     chips_max: Cited[Count | None]
+    multicast: Cited[Literal["unicast", "tree"]] | None = None  # an event to several cores; null: unicast
 
     @model_validator(mode="after")
     def _is_a_machine(self) -> Self:
@@ -149,6 +150,7 @@ class Packing(Spec):
     table_entry_bits: Cited[Bits]  # one entry of a dynamic synapse table
     table_banks: Cited[Count]  # banks of such a table: one is written while another is read
     accumulator_bits: Cited[Bits]  # one shared residual accumulator
+    rows: Cited[Literal["neurocore"]] | None = None  # row formats of docs/neurocore.md; null: as the numbers say
 
 
 class Features(Spec):
@@ -178,7 +180,7 @@ class Target(Spec):
     name: Name
     title: Text
     description: Text
-    profile: Literal["loihi1", "loihi2"]  # the integer rules
+    profile: Literal["loihi1", "loihi2", "neurocore"]  # the integer rules
     mesh: Mesh
     core: CoreLimits
     packing: Packing
@@ -196,6 +198,10 @@ class Target(Spec):
     def digest(self) -> str:
         """sha256 (hex) of the content as canonical JSON: layout and comments of the file do not matter."""
         content = self.model_dump(mode="json", by_alias=True)
+        if self.mesh.multicast is None:  # a description without it keeps its digest
+            del content["mesh"]["multicast"]
+        if self.packing.rows is None:
+            del content["packing"]["rows"]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
