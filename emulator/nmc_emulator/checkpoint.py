@@ -47,21 +47,18 @@ def _short(value: Any) -> str:
     return text if len(text) <= 20 else text[:17] + '..."'
 
 
-class Checkpoint:
-    """An open checkpoint; only one process may have it open.
+class Log:
+    """A file of records that only grows; only one process may have it open.
 
-    about: JSON values that name the run; a file with others is refused (UsageError).  fields: dtype and shape per
-    sample of the arrays of a record.  state_size: int64 numbers of the state.  ``dropped``: bytes of a record that
-    was not finished.  ArtefactError where the file cannot be read or written.
+    about: JSON values that name the run; a file with others is refused (UsageError).  total: units of the run, which
+    the records divide among them.  ``done``: units read or written.  ``dropped``: bytes of a record that was not
+    finished.  ArtefactError where the file cannot be read or written.
     """
 
-    def __init__(
-        self, path: str | os.PathLike[str], about: dict[str, Any], samples: int, fields: Fields, state_size: int
-    ) -> None:
-        self.path, self.samples, self.fields, self.state_size = Path(path), samples, fields, state_size
-        self.about = json.loads(json.dumps(about | {"samples": samples}))
+    def __init__(self, path: str | os.PathLike[str], about: dict[str, Any], total: int) -> None:
+        self.path, self.total = Path(path), total
+        self.about = json.loads(json.dumps(about))
         self.done, self.dropped, self.synced = 0, 0, time.monotonic()
-        self.state: np.ndarray | None = None
         try:
             if not self.path.exists():
                 self._create()
@@ -107,70 +104,63 @@ class Checkpoint:
 
     # --- reading ---
 
-    def records(self) -> Iterator[tuple[int, list[np.ndarray]]]:
-        """(first sample, arrays [n, ...]) of every whole record; to be read to the end before anything is added."""
+    def most(self, count: int) -> int:
+        """Bytes that a record of ``count`` units can hold."""
+        raise NotImplementedError
+
+    def read(self, end: int | None = None) -> Iterator[tuple[int, bytes]]:
+        """(units, bytes) of every whole record, up to ``end`` in the file; to be read before anything is added.
+
+        What lies behind them is removed.
+        """
         self.file.seek(self.start)
-        size = os.fstat(self.file.fileno()).st_size
+        size = os.fstat(self.file.fileno()).st_size if end is None else end
         while True:
             at = self.file.tell()
             found = self._record(size - at)
             if found is None:
                 break
-            count, self.state, arrays = found
-            yield self.done, arrays
-            self.done += count
+            yield found
+            self.done += found[0]
         self.dropped = size - at
         self.file.seek(at)
         self.file.truncate()
 
-    def _record(self, left: int) -> tuple[int, np.ndarray, list[np.ndarray]] | None:
+    def _record(self, left: int) -> tuple[int, bytes] | None:
         """The record that starts here; None where the file ends, or was cut off, or does not hold what it should."""
-        head = self.file.read(HEAD.size)
+        head = self.file.read(HEAD.size) if left >= HEAD.size else b""
         if len(head) < HEAD.size:
             return None
         count, size, digest = HEAD.unpack(head)
-        if not 0 < count <= self.samples - self.done or size > left - HEAD.size:
+        if not 0 < count <= self.total - self.done or size > left - HEAD.size:
             return None
         packed = self.file.read(size)
         if hashlib.sha256(head[:16] + packed).digest() != digest:
             return None
-        sizes = [count * math.prod(shape) * dtype.itemsize for dtype, shape in self.fields]
-        wanted = 8 * self.state_size + sum(sizes)
         try:
-            data = zlib.decompressobj().decompress(packed, wanted + 1)
+            return count, zlib.decompressobj().decompress(packed, self.most(count) + 1)
         except zlib.error:
-            data = b""
-        if len(data) != wanted:
-            raise ArtefactError(f"{self.path}: a record holds {len(data)} bytes, not {wanted}; remove it and run again")
-        return count, *self._unpack(count, data, sizes)
-
-    def _unpack(self, count: int, data: bytes, sizes: list[int]) -> tuple[np.ndarray, list[np.ndarray]]:
-        at = 8 * self.state_size
-        arrays = []
-        for (dtype, shape), size in zip(self.fields, sizes, strict=True):
-            arrays.append(np.frombuffer(data, dtype, size // dtype.itemsize, at).reshape(count, *shape))
-            at += size
-        return np.frombuffer(data, np.int64, self.state_size), arrays
+            return count, b""
 
     # --- writing ---
 
-    def add(self, arrays: list[np.ndarray], state: np.ndarray) -> None:
-        """Append a record of the next samples. ArtefactError where the disk is full, say; what was there stays."""
+    def append(self, count: int, arrays: list[np.ndarray]) -> None:
+        """A record of the next units. ArtefactError where the disk is full, say; what was there stays."""
         packer = zlib.compressobj(1)
-        parts = [packer.compress(np.ascontiguousarray(a).tobytes()) for a in (state, *arrays)]
+        parts = [packer.compress(np.ascontiguousarray(a).tobytes()) for a in arrays]
         packed = b"".join([*parts, packer.flush()])
-        count = len(arrays[0])
         head = struct.pack("<QQ", count, len(packed))
         try:
             self.file.write(head + hashlib.sha256(head + packed).digest() + packed)
             self.file.flush()
             if time.monotonic() - self.synced > SYNC_SECONDS:
-                self._sync()
+                self.sync()
         except OSError as error:
             self._fail(error)
         self.done += count
 
-    def _sync(self) -> None:
+    def sync(self) -> None:
+        """See to it that what was written survives a power cut."""
         os.fsync(self.file.fileno())
         self.synced = time.monotonic()
 
@@ -179,3 +169,47 @@ class Checkpoint:
         if remove:
             self.path.unlink(missing_ok=True)
         self.file.close()
+
+
+class Checkpoint(Log):
+    """A checkpoint of a run of images; every record has the state behind its samples.
+
+    fields: dtype and shape per sample of the arrays of a record.  state_size: int64 numbers of the state.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], about: dict[str, Any], samples: int, fields: Fields, state_size: int
+    ) -> None:
+        self.samples, self.fields, self.state_size = samples, fields, state_size
+        self.state: np.ndarray | None = None
+        super().__init__(path, about | {"samples": samples}, samples)
+
+    def most(self, count: int) -> int:
+        """Bytes of a record of ``count`` samples."""
+        return 8 * self.state_size + sum(self._sizes(count))
+
+    def _sizes(self, count: int) -> list[int]:
+        return [count * math.prod(shape) * dtype.itemsize for dtype, shape in self.fields]
+
+    def records(self) -> Iterator[tuple[int, list[np.ndarray]]]:
+        """(first sample, arrays [n, ...]) of every whole record; to be read to the end before anything is added."""
+        for count, data in self.read():
+            wanted = self.most(count)
+            if len(data) != wanted:
+                raise ArtefactError(
+                    f"{self.path}: a record holds {len(data)} bytes, not {wanted}; remove it and run again"
+                )
+            self.state, arrays = self._unpack(count, data)
+            yield self.done, arrays
+
+    def _unpack(self, count: int, data: bytes) -> tuple[np.ndarray, list[np.ndarray]]:
+        at = 8 * self.state_size
+        arrays = []
+        for (dtype, shape), size in zip(self.fields, self._sizes(count), strict=True):
+            arrays.append(np.frombuffer(data, dtype, size // dtype.itemsize, at).reshape(count, *shape))
+            at += size
+        return np.frombuffer(data, np.int64, self.state_size), arrays
+
+    def add(self, arrays: list[np.ndarray], state: np.ndarray) -> None:
+        """Append a record of the next samples. ArtefactError where the disk is full, say; what was there stays."""
+        self.append(len(arrays[0]), [state, *arrays])

@@ -17,7 +17,11 @@ from .price_profile import PriceProfile, load_profile
 
 MAPPED_PROFILES = ("loihi1-davies2018", "loihi1-sanafe-fit")
 FORMULA_PROFILE = "cmos45-horowitz"
-RATE_PROFILE = {"loihi1": "loihi1-sanafe-rates", "loihi2": "loihi2-extrapolated-rates"}  # by integer profile
+RATE_PROFILE = {  # by integer profile
+    "loihi1": "loihi1-sanafe-rates",
+    "loihi2": "loihi2-extrapolated-rates",
+    "neurocore": "neurocore-50mhz-rates",
+}
 
 # Terms whose counts are lower bounds, and why.
 BOUNDS = {

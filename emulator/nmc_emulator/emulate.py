@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nmc_compiler.errors import UsageError
+from nmc_compiler.program.learning import only_neurocore
 from nmc_compiler.program.model import Program
 from nmc_compiler.program.validate import validate_program
 
 from .host import check_images
 from .layout import resolve
+from .progress import progress_bar
 from .result import EventResult, RunResult
 from .suits import engine_for
 from .timing import analyse
@@ -23,9 +25,10 @@ if TYPE_CHECKING:
     from .engine_events import EventEngine
     from .engine_layers import LayerEngine
     from .engine_ticks import TickEngine
+    from .neurocore.engine import NeurocoreEngine
 
 ARITHMETIC = ("exact", "float")
-ENGINES = ("auto", "layers", "events", "ticks")
+ENGINES = ("auto", "layers", "events", "ticks", "neurocore")
 
 
 def _recorded(program: Program, record: str | Iterable[str] | None) -> list[int]:
@@ -49,8 +52,9 @@ class Emulator:
     """A Program made ready to run: checked, planned, its buffers allocated.
 
     engine: "layers" (fast, layer by layer), "events" (fast, tick by tick, for general networks), "ticks"
-    (slow, tick by tick from the mapping's tables), or "auto", one of the fast ones; all that run a
-    Program give the same result.  record: "all", or names of populations whose codes to return.
+    (slow, tick by tick from the mapping's tables), "neurocore" (from the image of a Program mapped for that
+    target), or "auto", one of the fast ones; all that run a Program give the same result.  record: "all",
+    or names of populations whose codes to return.
     strict: the first value out of range is a VerifyError naming population and timestep (or tick);
     otherwise such values are counted.  batch: samples computed together by "layers"; memory grows with
     it, results do not change.  arithmetic: "exact", the integers of the target, or "float", where u and
@@ -84,7 +88,13 @@ class Emulator:
 
     def _engine(
         self, recorded: list[int], batch: int, strict: bool, real: bool
-    ) -> LayerEngine | EventEngine | TickEngine:
+    ) -> LayerEngine | EventEngine | TickEngine | NeurocoreEngine:
+        special = only_neurocore(self.program)
+        if special is not None and self.name != "neurocore":
+            raise UsageError(
+                f"engine '{self.name}' cannot run Program '{self.program.name}': it has {special}, which only a"
+                " neurocore computes; map it for the target neurocore and run it with engine='neurocore'"
+            )
         given = self.program, self.layout, analyse(self.program), recorded, batch, strict
         if self.name == "layers":
             from .engine_layers import LayerEngine
@@ -95,7 +105,11 @@ class Emulator:
 
             return EventEngine(*given, real)
         if real:
-            raise UsageError("the engine 'ticks' has no arithmetic 'float'; choose layers or events")
+            raise UsageError(f"the engine '{self.name}' has no arithmetic 'float'; choose layers or events")
+        if self.name == "neurocore":
+            from .neurocore.engine import NeurocoreEngine
+
+            return NeurocoreEngine(self.program, recorded, strict)
         from .engine_ticks import TickEngine
 
         return TickEngine(*given)
@@ -118,6 +132,7 @@ class Emulator:
             engine=self.name,
             mapped=self.layout.mapped,
             codes={populations[i].name: c for i, c in codes.items()},
+            weights=getattr(self.engine, "weights", {}),
         )
 
     def run_events(
@@ -126,27 +141,31 @@ class Emulator:
         steps: int,
         *,
         probe: Mapping[str, np.ndarray | None] | None = None,
+        progress: bool = False,
     ) -> EventResult:
         """Emulate ``steps`` timesteps from rest, driven by events; engines "events" and "ticks".
 
         inputs: of every input population its Events, or codes [steps, C, H, W].  A stream becomes one window
         of ``steps`` timesteps; other Programs take whole windows.  probe: lif populations whose u and v to
-        keep, with the somas (counted in C order over (C, H, W)), None for all.
+        keep, with the somas (counted in C order over (C, H, W)), None for all.  progress: a bar on stderr.
         UsageError for what does not fit the Program.
         """
         from .engine_events import EventEngine
         from .engine_ticks import TickEngine
+        from .neurocore.engine import NeurocoreEngine
 
         if steps < 0:
             raise UsageError(f"{steps} timesteps: give at least 0")
         given = {i: self._events(name, codes, steps) for name, codes in inputs.items() for i in [self._input(name)]}
+        check_all_given(self.program, inputs)
         probes = self._probes(probe or {})
-        if isinstance(self.engine, EventEngine):
-            counters, events, potentials = self.engine.run_events(given, steps, probes)
-        elif isinstance(self.engine, TickEngine):
-            counters, events, potentials = run_ticks(self.engine, given, steps, probes)
-        else:
-            raise UsageError(f"the engine '{self.name}' takes images, not events; choose events or ticks")
+        with progress_bar(steps, "timestep", progress) as done:
+            if isinstance(self.engine, (EventEngine, NeurocoreEngine)):
+                counters, events, potentials = self.engine.run_events(given, steps, probes, done)
+            elif isinstance(self.engine, TickEngine):
+                counters, events, potentials = run_ticks(self.engine, given, steps, probes, done)
+            else:
+                raise UsageError(f"the engine '{self.name}' takes images, not events; choose events or ticks")
         names = [p.name for p in self.program.populations]
         return EventResult(
             events={names[i]: e for i, e in events.items()},
@@ -155,6 +174,7 @@ class Emulator:
             engine=self.name,
             mapped=self.layout.mapped,
             potentials={names[i]: both for i, both in potentials.items()},
+            weights=getattr(self.engine, "weights", {}),
         )
 
     def _input(self, name: str) -> int:
@@ -193,19 +213,33 @@ class Emulator:
         return found
 
     def _show(self, images: np.ndarray) -> tuple[np.ndarray, Counters, dict[int, np.ndarray]]:
-        from tqdm import tqdm
+        with progress_bar(len(images), "sample", True) as done:
+            return self.engine.run(images, done)
 
-        with tqdm(total=len(images), unit="sample", leave=False) as bar:
-            return self.engine.run(images, bar.update)
+
+def check_all_given(program: Program, names: Iterable[str]) -> None:
+    """UsageError if an input population is not among those whose events are given."""
+    wanted = [p.name for p in program.populations if p.model == "input"]
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise UsageError(
+            f"no events for input '{missing[0]}' of Program '{program.name}', whose inputs are {', '.join(wanted)};"
+            " give all of them, a silent one as codes that are 0 or as empty Events"
+        )
 
 
 def run_ticks(
-    engine: TickEngine, inputs: dict[int, Events], steps: int, probes: dict[int, np.ndarray]
+    engine: TickEngine,
+    inputs: dict[int, Events],
+    steps: int,
+    probes: dict[int, np.ndarray],
+    done: Callable[[int], object] = lambda steps: None,
 ) -> tuple[Counters, dict[int, Events], dict[int, tuple[np.ndarray, np.ndarray]]]:
     """``EventEngine.run_events`` on the tick engine, which takes and gives dense codes."""
     populations = engine.program.populations
     dense = {i: codes_of(e, steps, populations[i].shape) for i, e in inputs.items()}
-    counters, codes = engine.run_events(dense, steps, [(i, part) for i in probes for part in ("u", "v")])
+    wanted = [(i, part) for i in probes for part in ("u", "v")]
+    counters, codes = engine.run_events(dense, steps, wanted, done)
     events = {
         i: events_of(c[0].reshape(steps, int(np.prod(populations[i].shape))), coded(populations[i]))
         for i, c in codes.items()

@@ -69,6 +69,7 @@ def _scratch(plan: StreamPlan) -> tables.Scratch:
     return tables.Scratch(
         synops=np.zeros(cores, np.int32),
         reads=np.zeros(cores, np.int32),
+        convolved=np.zeros((2, cores), np.int64),
         updates=np.zeros(cores, np.int32),
         links=np.zeros(plan.layout.mesh.links if routed else net.crossed.shape[1], np.int32),
         met=np.zeros((plan.layout.cores, cores) if routed else (0, 0), np.int32),
@@ -131,6 +132,22 @@ class EventEngine:
         if T == 0:
             return step * P + level
         return step // T * self.program.interval + step % T * P + level
+
+    def steps_before(self, tick: int, level: int) -> int:
+        """How many timesteps a population of ``level`` has lived when ``tick`` begins (counted over all samples)."""
+        P, T, at = self.program.ticks_per_step, self.program.timesteps, max(tick - level, 0)
+        if T == 0:
+            return -(-at // P)
+        sample, rest = divmod(at, self.program.interval)
+        return sample * T + min(-(-rest // P), T)
+
+    def shorten(self, samples: int, steps: int) -> None:
+        """End behind fewer samples, or timesteps of a stream, none of which may have been computed beyond that."""
+        self.samples, clock = samples, self.plan.net.clock
+        clock["samples"] = samples
+        if self.program.timesteps == 0:
+            self.steps = steps
+            clock["timesteps"], clock["interval"] = steps, steps * self.program.ticks_per_step
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """Everything that changes, as arrays: a checkpoint."""
@@ -258,11 +275,16 @@ class EventEngine:
     # -- whole runs ------------------------------------------------------------------------------
 
     def run_events(
-        self, inputs: Mapping[int, Events], steps: int, probes: Mapping[int, np.ndarray] | None = None
+        self,
+        inputs: Mapping[int, Events],
+        steps: int,
+        probes: Mapping[int, np.ndarray] | None = None,
+        done: Callable[[int], object] = lambda steps: None,
     ) -> tuple[Counters, dict[int, Events], dict[int, tuple[np.ndarray, np.ndarray]]]:
         """``steps`` timesteps from rest until nothing is on its way: counters, recorded events, u and v of probes.
 
-        A stream becomes one window of that many timesteps; other Programs take whole windows.
+        A stream becomes one window of that many timesteps; other Programs take whole windows.  done: told of
+        timesteps that have begun.
         """
         T = self.program.timesteps
         if T and steps % T:
@@ -270,7 +292,11 @@ class EventEngine:
         self.restart(steps // T if T else 1, steps)
         wanted = probes or {}
         rows = np.array([(i, s) for i, somas in wanted.items() for s in somas.tolist()], np.int64).reshape(-1, 2)
-        parts = list(self.advance(self.length if steps else 0, inputs, rows))
+        parts, begun = [], 0
+        for part in self.advance(self.length if steps else 0, inputs, rows):
+            parts.append(part)
+            done(min(self.steps_before(self.tick, 0), steps) - begun)
+            begun = min(self.steps_before(self.tick, 0), steps)
         events = {i: joined([p[0][i] for p in parts], self.plan.coded[i]) for i in self.recorded}
         both = [np.concatenate([np.zeros((len(rows), 0), self.number), *(p[k] for p in parts)], axis=1) for k in (1, 2)]
         kept, first = {}, 0

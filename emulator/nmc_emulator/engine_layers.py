@@ -52,7 +52,8 @@ def _checker(program: Program, planner: Planner, i: int) -> Callable[[np.ndarray
 
     def check(acc: np.ndarray) -> None:
         if over.any():
-            locate(program.populations[i], acc[: planner.space.block.window[1]], program.timesteps, program.modular)
+            rule, part = program.current_rule, acc[: planner.space.block.window[1]]
+            locate(program.populations[i], part, program.timesteps, rule)
 
     return check
 

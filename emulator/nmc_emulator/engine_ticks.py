@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nmc_compiler.program.model import Box, Population, Program, Sparse
+from nmc_compiler.program.shapes import conv_windows
 
 from .bounds import find_bounds
 from .counters import OVERFLOW, Counters
@@ -110,7 +111,7 @@ class TickEngine:
         self.recorded, self.strict, self.host = recorded, strict, Host(program)
         self.T, self.P = program.timesteps, program.ticks_per_step
         self.bounds = find_bounds(program, timing)
-        self.modular = True if program.modular else None  # as the kernels take it
+        self.rule = program.current_rule  # as the kernels take it
         self._restart(np.zeros((0, 1, *program.input_shape)))
 
     def _restart(self, images: np.ndarray, window: int | None = None) -> None:
@@ -179,14 +180,19 @@ class TickEngine:
         return self.logits, self.counters, self.codes
 
     def run_events(
-        self, inputs: dict[int, np.ndarray], steps: int, probe: Iterable[tuple[int, str]] = ()
+        self,
+        inputs: dict[int, np.ndarray],
+        steps: int,
+        probe: Iterable[tuple[int, str]] = (),
+        done: Callable[[int], object] = lambda steps: None,
     ) -> tuple[Counters, dict[int, np.ndarray]]:
         """``steps`` timesteps from rest, driven by events: counters, and recorded codes [1, steps, C, H, W].
 
         A stream runs as one window, other Programs for whole windows one after the other.
         inputs: codes of every input population, integers [steps, C, H, W].  probe: (population, part) pairs,
         part a name of `states.PARTS`; ``probed`` then holds each int64 [steps, C, H, W], after the update of
-        each timestep.  UsageError for inputs or probes that do not fit the Program.
+        each timestep.  done: called with 1 for every timestep that has begun.  UsageError for inputs or probes that
+        do not fit the Program.
         """
         given, window = check_codes(self.program, inputs, steps), self.program.timesteps or steps
         samples = steps // max(window, 1)
@@ -197,6 +203,7 @@ class TickEngine:
             self.probed[i, part] = np.zeros((steps, *self.program.populations[i].shape), np.int64)
         for tick in range((samples - 1) * self.period + self.span if samples else 0):
             self.tick(tick)
+            done(int(self.due(tick, 0) >= 0))
         book_dense(self.counters, replace(self.program, timesteps=window), self.layout, self.timing, samples)
         return self.counters, {i: c.reshape(1, steps, *c.shape[2:]) for i, c in self.codes.items()}
 
@@ -271,8 +278,9 @@ class TickEngine:
         box, weight = tile.box[edge.dst], tile.weight(edge.index)
         outs = c.weight.shape[3] // c.groups
         acc = tile.accumulator(edge.dst, arrival.step)
-        form = (c.out_hw, c.stride, c.pad, c.dilation, c.groups, outs, c.collapse, c.shift)
-        done = scatter.conv_event(arrival.events, weight, box[0], *form, box, acc)
+        slices, rows, columns = map(tuple, conv_windows(c, self.program.populations[c.src].shape))
+        form = outs, c.collapse, c.shift
+        done = scatter.conv_event(arrival.events, weight, box[0], slices, rows, columns, *form, box, acc)
         self._book_synops(axon, done)
 
     def _sparse(self, arrival: Arrival, s: Sparse) -> None:
@@ -390,24 +398,24 @@ class TickEngine:
             theta = p.vth[box.c0 : box.c1].astype(np.int64) << 6  # type: ignore[index]
             low = np.full_like(theta, soma.NEVER) if p.vth_low is None else p.vth_low.astype(np.int64) << 6
             low = low if p.vth_low is None else low[box.c0 : box.c1]
-            soma.lif_tile(acc, state["u"], state["v"], codes, bias, theta, low, p.du, p.dv, over, self.modular)
+            soma.lif_tile(acc, state["u"], state["v"], codes, bias, theta, low, p.du, p.dv, over, self.rule)
         elif p.model == "sigma_delta":
             theta = p.vth[box.c0 : box.c1].astype(np.int64)  # type: ignore[index]
             operands = acc, state["sigma"], state["act"], state["residue"], state["error"], codes, bias, theta
             soma.sigma_delta_tile(*operands, p.relu, p.cumulative, p.out_shift, over)
         elif p.model == "levels":
             table = np.broadcast_to(p.thresholds, (p.shape[0], p.thresholds.shape[1]))  # type: ignore
-            soma.levels_tile(acc, codes, bias, table[box.c0 : box.c1].astype(np.int64), over, self.modular)
+            soma.levels_tile(acc, codes, bias, table[box.c0 : box.c1].astype(np.int64), over, self.rule)
         elif p.model == "relay":
             soma.relay_tile(acc, codes, over)
         else:
-            soma.readout_tile(acc, state["v"], bias, over, self.modular)
+            soma.readout_tile(acc, state["v"], bias, over, self.rule)
             self._read(p, state["v"], box, step)
         self._probe(i, state, box, step)
         self._book_soma(i, p, tile.core, box, bias)
         self.counters.overflow_of(i)[:] += over
         if self.strict and over.any():
-            raise_first(p, step % self.T, acc, before, box, self.program.modular)
+            raise_first(p, step % self.T, acc, before, box, self.program.current_rule)
         return codes
 
     def _state(self, i: int, p: Population, tile: Tile, box: Box, t: int) -> State:

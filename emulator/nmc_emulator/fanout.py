@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from nmc_compiler.program.model import Box, Conv, Map, Program
+from nmc_compiler.program.shapes import Window, conv_windows
 
+from .bounds import INT32
 from .layout import Layout, Piece
 from .timing import CONV, DYNAMIC, MAP, Edge
 
@@ -21,8 +23,8 @@ from .timing import CONV, DYNAMIC, MAP, Edge
 class Fan:
     """Work per event of one edge on each piece of its target dendrite, D pieces in all.
 
-    channels int64 [D, S], rows [D, H], columns int32 [D, W]; extent [D, 4] the rows y0:y1 and columns
-    x0:x1 outside of which nothing is done; core [D].
+    channels int64 [D, S], rows [D, H], columns int32 [D, W], int64 where the work of a row of a segment needs it;
+    extent [D, 4] the rows y0:y1 and columns x0:x1 outside of which nothing is done; core [D].
     """
 
     channels: np.ndarray
@@ -36,19 +38,28 @@ class Fan:
         return (self.channels * np.diff(segments)).sum(1) * self.rows.sum(1) * self.columns.sum(1, dtype=np.int64)
 
 
-def _axis(size: int, out: int, kernel: int, stride: int, pad: int, dilation: int, lo: int, hi: int) -> np.ndarray:
-    """Taps along one axis that carry input position i to an output position in [lo, hi) of [0, out)."""
+def _outputs(size: int, out: int, kernel: int, stride: int, pad: int, dilation: int) -> np.ndarray:
+    """Output position [size, kernel] along one axis that each tap carries each input position to; -1: none."""
     at = np.arange(size)[:, None] + pad - np.arange(kernel)[None, :] * dilation
-    reached = at // stride
-    hit = (at % stride == 0) & (reached >= max(lo, 0)) & (reached < min(hi, out))
-    return hit.sum(1)
+    return np.where((at % stride == 0) & (at >= 0) & (at < out * stride), at // stride, -1)
+
+
+def _hits(outputs: np.ndarray, lo: int, hi: int) -> np.ndarray:
+    """Taps that carry each input position to an output position in [lo, hi), lo >= 0."""
+    return ((outputs >= lo) & (outputs < hi)).sum(1)
 
 
 def _conv_axes(shape: tuple[int, int, int], c: Conv, b: Box) -> tuple[np.ndarray, np.ndarray]:
-    (ho, wo), (kh, kw) = c.out_hw, c.weight.shape[:2]
+    (ho, wo), (slices, rows, columns) = c.out_hw, conv_windows(c, shape)
     y, x = ((0, ho), (0, wo)) if c.collapse else ((b.y0, b.y1), (b.x0, b.x1))
-    rows = _axis(shape[1], ho, kh, c.stride[0], c.pad[0], c.dilation[0], *y)
-    return rows, _axis(shape[2], wo, kw, c.stride[1], c.pad[1], c.dilation[1], *x)
+    down = _outputs(*rows) if c.depth is None else _rows(slices, rows)
+    return _hits(down, *y), _hits(_outputs(*columns), *x)
+
+
+def _rows(slices: Window, rows: Window) -> np.ndarray:
+    """As `_outputs`, for all rows of a volume and the taps of both axes."""
+    z, y = _outputs(*slices)[:, None, :, None], _outputs(*rows)[None, :, None, :]
+    return np.where((z >= 0) & (y >= 0), z * rows.out + y, -1).reshape(slices.size * rows.size, -1)
 
 
 def _between(size: int, lo: int, hi: int) -> np.ndarray:
@@ -63,8 +74,9 @@ def _map_axes(shape: tuple[int, int, int], m: Map, out: tuple[int, ...], b: Box)
         return np.ones(shape[1], np.int64), np.ones(shape[2], np.int64)
     if m.mode == "broadcast":
         return np.array([b.y1 - b.y0]), np.array([b.x1 - b.x0])
-    rows = _axis(shape[1], out[1], m.kernel[0], m.stride[0], m.pad[0], 1, b.y0, b.y1)
-    return rows, _axis(shape[2], out[2], m.kernel[1], m.stride[1], m.pad[1], 1, b.x0, b.x1)
+    rows = _outputs(shape[1], out[1], m.kernel[0], m.stride[0], m.pad[0], 1)
+    columns = _outputs(shape[2], out[2], m.kernel[1], m.stride[1], m.pad[1], 1)
+    return _hits(rows, b.y0, b.y1), _hits(columns, b.x0, b.x1)
 
 
 def _overlap(lo: int, hi: int, b: Box) -> int:
@@ -104,7 +116,9 @@ def fan(program: Program, layout: Layout, e: Edge, segments: np.ndarray) -> Fan:
     pieces = layout.pieces[e.dst]
     axes = [_axes(program, e, p.box) for p in pieces]
     rows = np.array([a[0] for a in axes], np.int64)
-    columns = np.array([a[1] for a in axes], np.int32)
+    columns = np.array([a[1] for a in axes], np.int64)
+    if (columns.sum(1) * np.diff(segments).max(initial=0)).max(initial=0) <= INT32:
+        columns = columns.astype(np.int32)
     starts = segments[:-1].tolist()
     channels = np.array([[_channel_work(program, e, c, p.box) for c in starts] for p in pieces], np.int64)
     extent = np.array([[*_extent(r), *_extent(c)] for r, c in zip(rows, columns, strict=True)], np.int64)

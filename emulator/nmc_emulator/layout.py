@@ -108,7 +108,10 @@ def one_core(program: Program) -> Mapping:
 
 
 def _mesh(program: Program, mapping: Mapping, mapped: bool) -> Mesh:
-    routers = tuple(int(n) for n in program.target["mesh"]["routers"]) if mapped else (1, 1)
+    mesh = program.target.get("mesh") if mapped else {"routers": (1, 1)}
+    if mesh is None:
+        _fail(program, "target/mesh is missing, which says how many routers [x, y] a chip has")
+    routers = tuple(int(n) for n in mesh["routers"])
     cores = mapping.cores.astype(np.int64)
     at = np.stack([cores[:, 0] * routers[0] + cores[:, 1], cores[:, 2]], axis=1)
     return Mesh((routers[0], routers[1]), mapping.chips, at)

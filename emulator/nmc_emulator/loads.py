@@ -6,6 +6,7 @@ import numpy as np
 
 from .counters import BOUND, Counters
 from .kernels import tally
+from .memory import require
 
 
 class TickLoads:
@@ -16,6 +17,8 @@ class TickLoads:
     """
 
     def __init__(self, ticks: int, cores: int, links: int) -> None:
+        what = f"the loads of {ticks} ticks on {cores} cores and {links} links"
+        require(ticks * (3 * cores + links) * 8, what, "choose a smaller batch, or a Program with a shorter interval")
         self.synops = np.zeros((ticks, cores), np.int64)
         self.updates = np.zeros((ticks, cores), np.int64)
         self.axons = np.zeros((ticks, cores), np.int64)

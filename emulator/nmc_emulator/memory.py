@@ -1,15 +1,25 @@
-"""Buffers of the layer engine, laid out once: buffers that are never alive together share memory."""
+"""Memory of the engines: what a machine cannot hold is refused, and buffers never alive together share."""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from nmc_compiler.errors import UsageError
+
 ALIGN = 64  # bytes: a cache line, and the widest vector
+
+
+def require(size: int, what: str, remedy: str) -> None:
+    """UsageError where ``size`` bytes are more than the machine has: to be called before they are allocated."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > memory:
+        raise UsageError(f"{what} need {size} bytes, more than the {memory} of this machine; {remedy}")
 
 
 @dataclass(frozen=True)
@@ -76,6 +86,7 @@ def bind(
     sizes = {k: -(-math.prod(s) * np.dtype(t).itemsize // ALIGN) * ALIGN for k, (s, t) in shapes.items()}
     spans = _spans(steps, sizes, forever)
     total = _place(spans)
+    require(total, f"the {len(spans)} buffers of a batch", "choose a smaller batch, or the engine 'events' or 'ticks'")
     block = np.empty(total + ALIGN, np.uint8)
     start = -block.ctypes.data % ALIGN
     arrays: dict[Hashable, np.ndarray] = {}

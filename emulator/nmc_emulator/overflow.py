@@ -8,7 +8,7 @@ from typing import NoReturn
 import numpy as np
 
 from nmc_compiler.errors import VerifyError
-from nmc_compiler.program.model import Box, Population, whole
+from nmc_compiler.program.model import MODULAR, SATURATING, Box, Population, whole
 
 from .states import State
 
@@ -24,11 +24,16 @@ RANGES = {
 }
 
 
-MODULAR = {"u": (-(2**23), 2**23 - 1, "24-bit current, which wraps")}  # in place of RANGES, profile loihi1
+OTHER_RULES = {  # in place of RANGES
+    MODULAR: {"u": (-(2**23), 2**23 - 1, "24-bit current, which wraps")},
+    SATURATING: {"u": (-(2**23) + 1, 2**23 - 1, "24-bit current, which saturates")},
+}
 
 
-def wrap(u: np.ndarray, modular: bool) -> np.ndarray:
-    if modular:
+def wrap(u: np.ndarray, rule: int | None) -> np.ndarray:
+    if rule == SATURATING:
+        return np.clip(u, -LIMIT + 1, LIMIT - 1)
+    if rule == MODULAR:
         return (u + LIMIT) % (2 * LIMIT) - LIMIT
     return np.where(u > LIMIT, u - 2 * LIMIT, np.where(u <= -LIMIT, u + 2 * LIMIT, u))
 
@@ -38,7 +43,9 @@ def _decay(x: np.ndarray, d: int) -> np.ndarray:
     return np.sign(x) * ((size >> 12) * leak + ((size & 4095) * leak >> 12))
 
 
-def _quantities(p: Population, a: np.ndarray, state: State, bias: np.ndarray, modular: bool) -> dict[str, np.ndarray]:
+def _quantities(
+    p: Population, a: np.ndarray, state: State, bias: np.ndarray, rule: int | None
+) -> dict[str, np.ndarray]:
     """Values before wrapping and clipping, int64 [C, H, W] each."""
     if p.model == "relay":
         return {"accumulator": a, "payload": a}
@@ -47,7 +54,7 @@ def _quantities(p: Population, a: np.ndarray, state: State, bias: np.ndarray, mo
     u, v = a << 6, np.zeros_like(a) if p.model == "levels" else state["v"]
     if p.model == "lif":
         u, v = u + _decay(state["u"], p.du + 1), _decay(v, p.dv)
-    return {"accumulator": a, "u": u, "v": v + wrap(u, modular) + bias}
+    return {"accumulator": a, "u": u, "v": v + wrap(u, rule) + bias}
 
 
 def _sigma_delta(p: Population, a: np.ndarray, state: State, bias: np.ndarray) -> dict[str, np.ndarray]:
@@ -65,19 +72,19 @@ def _wrap32(x: np.ndarray) -> np.ndarray:
     return x.astype(np.int32).astype(np.int64)
 
 
-def raise_first(p: Population, timestep: int, a: np.ndarray, state: State, box: Box, modular: bool = False) -> None:
+def raise_first(p: Population, timestep: int, a: np.ndarray, state: State, box: Box, rule: int | None = None) -> None:
     """VerifyError for the first value of one timestep that is out of range; nothing if all are within.
 
     a: accumulators int64 [C, H, W] of the part of the population in ``box``; state: that of the somas before
-    the update; modular: u wraps in two's complement.
+    the update; rule: of a current beyond 24 bits (``Program.current_rule``).
     """
     origin = (box.c0, box.y0, box.x0)
     if p.vth is not None:
         p = replace(p, vth=p.vth[box.c0 : box.c1])
     bias = np.zeros(p.shape[0], np.int64) if p.bias is None else p.bias.astype(np.int64)
     bias = bias[origin[0] : origin[0] + a.shape[0], None, None]
-    ranges = RANGES | MODULAR if modular else RANGES
-    for name, values in _quantities(p, a, state, bias, modular).items():
+    ranges = RANGES | OTHER_RULES.get(rule or 0, {})
+    for name, values in _quantities(p, a, state, bias, rule).items():
         low, high, what = ranges[name]
         outside = np.argwhere((values < low) | (values > high))
         if len(outside):
@@ -97,23 +104,23 @@ def _refuse(
     )
 
 
-def advance(p: Population, a: np.ndarray, v: np.ndarray, modular: bool = False) -> np.ndarray:
+def advance(p: Population, a: np.ndarray, v: np.ndarray, rule: int | None = None) -> np.ndarray:
     """Membrane potential after one timestep, for walking through the timesteps of a sample."""
     bias = np.zeros(p.shape[0], np.int64) if p.bias is None else p.bias.astype(np.int64)
     state = {"u": np.zeros_like(a), "v": v}
-    v = np.clip(_quantities(p, a, state, bias[:, None, None], modular).get("v", v), -LIMIT + 1, LIMIT - 1)
+    v = np.clip(_quantities(p, a, state, bias[:, None, None], rule).get("v", v), -LIMIT + 1, LIMIT - 1)
     if p.model == "lif":
         theta = p.vth.astype(np.int64)[:, None, None] << 6  # type: ignore[union-attr]
         v = np.where(v > theta, 0, v)
     return v
 
 
-def locate(p: Population, accumulators: np.ndarray, steps: int, modular: bool = False) -> None:
+def locate(p: Population, accumulators: np.ndarray, steps: int, rule: int | None = None) -> None:
     """Raise for the first overflow of a population; accumulators [F, P, C] of whole samples."""
     c, h, w = p.shape
     v = np.zeros(p.shape, np.int64)
     for f, row in enumerate(accumulators):
         a = row.T.reshape(c, h, w).astype(np.int64)
         v = np.zeros(p.shape, np.int64) if f % steps == 0 else v
-        raise_first(p, f % steps, a, {"u": np.zeros_like(a), "v": v}, whole(p.shape), modular)
-        v = advance(p, a, v, modular)
+        raise_first(p, f % steps, a, {"u": np.zeros_like(a), "v": v}, whole(p.shape), rule)
+        v = advance(p, a, v, rule)

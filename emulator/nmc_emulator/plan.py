@@ -7,10 +7,12 @@ on all frames of ``Block.window``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
-from nmc_compiler.program.model import Conv, HostCodes, HostCurrent, Population, Program, Shape, Transfer
+from nmc_compiler.program.model import Conv, HostCodes, HostCurrent, Map, Population, Program, Shape, Transfer
+from nmc_compiler.program.shapes import conv_windows
 
 from .bounds import INT32, Bounds
 from .counters import Counters
@@ -50,7 +52,7 @@ class Planner:
     ) -> None:
         self.real = real
         self.program, self.layout, self.timing, self.bounds = program, layout, timing, bounds
-        self.modular = True if program.modular else None  # as the kernels take it
+        self.rule = program.current_rule  # as the kernels take it
         self.counters, self.host = counters, Host(program)
         self.space = Workspace(program, bounds, batch)
         self.loads = TickLoads((batch - 1) * program.interval + timing.span, layout.cores, layout.mesh.links)
@@ -130,10 +132,8 @@ class Planner:
 
     # -- arrivals and transfers ------------------------------------------------------------------
 
-    def _geometry(self, src: Shape, grid: tuple[int, int], item: object, shift: int, lag: int) -> np.ndarray:
-        kernel = getattr(item, "kernel", None) or item.weight.shape[:2]  # type: ignore[attr-defined]
-        dilation = getattr(item, "dilation", (1, 1))
-        form = kernel, item.stride, item.pad, dilation  # type: ignore[attr-defined]
+    def _geometry(self, src: Shape, grid: tuple[int, int], item: Map | Transfer, shift: int, lag: int) -> np.ndarray:
+        form = item.kernel, item.stride, item.pad, (1, 1)
         return convs.pack_geometry(src, grid, *form, shift, lag, self.program.timesteps)
 
     def _conv(self, e: Edge) -> None:
@@ -143,13 +143,13 @@ class Planner:
             self._conv_events(e, c)
             return
         acc, codes = space.acc(e.dst), space.codes(e.src)
-        geometry = self._geometry(self.program.populations[e.src].shape, c.out_hw, c, c.shift, e.lag)
+        form = conv_form(c, self.program.populations[e.src].shape, e.lag, self.program.timesteps)
         if ins == 1 and outs == c.groups:
             weight = c.weight.reshape(kh * kw, outs).astype(space.dtype(acc)) << c.shift
-            space.step(conv_groups.conv_depthwise, window, codes, weight, acc, geometry, c.collapse)
+            space.step(conv_groups.conv_depthwise, window, codes, weight, acc, *form, c.collapse)
         else:
             weight = np.ascontiguousarray(c.weight.reshape(kh * kw, ins, outs))
-            space.step(conv_groups.conv_grouped, window, codes, weight, acc, geometry, c.collapse, c.groups)
+            space.step(conv_groups.conv_grouped, window, codes, weight, acc, *form, c.collapse, c.groups)
 
     def _conv_events(self, e: Edge, c: Conv) -> None:
         (stride_y, stride_x), (h, w), space = c.stride, c.out_hw, self.space
@@ -157,11 +157,11 @@ class Planner:
         weight = convs.widen(c.weight, count, stride_x) if count > 1 else c.weight
         kh, kw, ins, outs = weight.shape
         shape = self.program.populations[e.src].shape
-        form = (h, w // count), (kh, kw), (stride_y, stride_x * count), c.pad, c.dilation
-        geometry = convs.pack_geometry(shape, *form, c.shift, e.lag, self.program.timesteps)
+        wider = replace(c, weight=weight, stride=(stride_y, stride_x * count), out_hw=(h, w // count))
+        form = conv_form(wider, shape, e.lag, self.program.timesteps)
         fresh = not c.collapse and e.lag == 0 and space.fresh(e.dst)
         rows, acc = np.ascontiguousarray(weight.reshape(kh * kw * ins, outs)), space.acc(e.dst, flat=True)
-        rest = geometry, c.collapse, fresh, convs.span_limit(self.bounds.code[e.src]), np.zeros((kh * kw, 3), np.int64)
+        rest = *form, c.collapse, fresh, convs.span_limit(self.bounds.code[e.src]), np.zeros((kh * kw, 3), np.int64)
         space.step(convs.conv, space.block.window, *space.events(e.src), rows, acc, *rest)
 
     def _map(self, e: Edge) -> None:
@@ -217,7 +217,7 @@ class Planner:
             space.step(soma.relay, window, acc, space.codes(i, flat=True), over)
         elif p.model == "readout":
             v = space.buffer(("v", i), (n,), np.int64)
-            rest = _repeated(bias, n, np.int64), over, self.modular
+            rest = _repeated(bias, n, np.int64), over, self.rule
             space.step(soma.readout, window, space.T, acc, v, self.out, *rest)
         elif p.model == "lif":
             self._lif(i, p, acc, n, bias, narrow)
@@ -237,7 +237,7 @@ class Planner:
         state = acc, space.buffer(("v", i), (n,), dtype), space.codes(i, flat=True)
         constants = _repeated(bias, n, dtype), _repeated(theta, n, dtype), p.dv
         choice = (_shift_of(p.dv), self._wrapping(p)) if narrow else ()
-        rest = *choice, self.counters.overflow_of(i), self.modular
+        rest = *choice, self.counters.overflow_of(i), self.rule
         space.step(call, space.block.window, space.T, *state, *constants, *rest)
 
     def _wrapping(self, p: Population) -> bool | None:
@@ -250,7 +250,7 @@ class Planner:
         args = self.space.block.window, acc, self.space.codes(i, flat=True), _repeated(bias, n, dtype), rows
         scratch: np.ndarray = np.zeros(rows.shape[1], dtype)
         call, choice = (soma.levels, (self._wrapping(p),)) if narrow else (soma.levels_wide, ())
-        self.space.step(call, *args, scratch, *choice, self.counters.overflow_of(i), self.modular)
+        self.space.step(call, *args, scratch, *choice, self.counters.overflow_of(i), self.rule)
 
     def _record(self, i: int, p: Population) -> None:
         if i not in self.codes:
@@ -262,6 +262,14 @@ class Planner:
                 self.codes[i][block.first - self.origin + f // T, f % T] = codes[f].T.reshape(p.shape)
 
         self.space.step(copy, self.space.codes(i))
+
+
+def conv_form(c: Conv, src: Shape, lag: int, steps: int) -> tuple[np.ndarray, tuple[int, ...] | None]:
+    """Geometry of one slice and window along slices, None of a plane, of a Conv on a source of that shape."""
+    slices, rows, columns = conv_windows(c, src)
+    size, grid, kernel, stride, pad, dilation = zip(rows, columns, strict=True)
+    geometry = convs.pack_geometry((src[0], *size), grid, kernel, stride, pad, dilation, c.shift, lag, steps)
+    return geometry, None if c.depth is None else tuple(slices)
 
 
 def readout_size(program: Program) -> int:

@@ -71,13 +71,13 @@ def _per_channel(values: np.ndarray | None, p: Population, somas: np.ndarray) ->
     return np.zeros(len(somas), np.int64) if values is None else values.astype(np.int64)[somas // (h * w)]
 
 
-def potentials(p: Population, a: np.ndarray, somas: np.ndarray, modular: bool = False) -> np.ndarray:
+def potentials(p: Population, a: np.ndarray, somas: np.ndarray, rule: int | None = None) -> np.ndarray:
     """(input, u, v) int64 [N, T, k, 3] of somas that read the accumulators a int64 [N, T, k].
 
     v is the potential after the reset. A relay has neither current nor potential: both are its input.
-    modular: u wraps in two's complement.
+    rule: of a current beyond 24 bits (``Program.current_rule``).
     """
-    found = np.stack([a, a if p.model == "relay" else wrap(a << 6, modular), a], axis=3)
+    found = np.stack([a, a if p.model == "relay" else wrap(a << 6, rule), a], axis=3)
     if p.model == "relay":
         return found
     bias, theta = _per_channel(p.bias, p, somas), _per_channel(p.vth, p, somas) << 6
@@ -133,5 +133,5 @@ class Tap:
     def take(self, samples: int) -> dict[int, np.ndarray]:
         """Potentials of the samples since the last time, by population: [samples, T, k, 3]."""
         self.first += samples
-        populations, modular = self.program.populations, self.program.modular
-        return {i: potentials(populations[i], a[:samples], self.probes[i].somas, modular) for i, a in self.seen.items()}
+        populations, rule = self.program.populations, self.program.current_rule
+        return {i: potentials(populations[i], a[:samples], self.probes[i].somas, rule) for i, a in self.seen.items()}

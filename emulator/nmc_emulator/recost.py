@@ -51,6 +51,7 @@ class Recording:
     chunks: Callable[[], Iterable[Chunk]]
     labels: np.ndarray | None = None
     steps: int = 0  # timesteps, of a stream
+    window: int = 0  # timesteps of samples that went through a stream one by one, from rest
 
 
 def _hash(text: str, arrays: Iterable[np.ndarray] = ()) -> str:

@@ -194,13 +194,22 @@ class Recount:
         self.size = 1 if self.stream else _block_size(program)
         self.timing, self.layout = analyse(self.program), resolve(self.program)
         self.counters = Counters.zeros(program, self.layout.cores)
-        whole = replace(program, timesteps=self.stream or program.timesteps)
-        self.static = static_counters(whole, self.layout, self.timing)
+        self.static = self._static()
         self.updates = self._updates()
         window = (self.size - 1) * self.program.interval + max(self.timing.span, self.program.interval)
         self.loads = TickLoads(window, self.layout.cores, self.layout.mesh.links)
         self.done = self.tick = 0  # timesteps counted, ticks settled
         self._plan()
+
+    def _static(self) -> Counters:
+        """Counters of one window, or of a stream, that do not depend on events."""
+        whole = replace(self.program, timesteps=self.stream or self.program.timesteps)
+        return static_counters(whole, self.layout, self.timing)
+
+    def shorten(self, steps: int) -> None:
+        """End a stream behind fewer timesteps than announced, which all that was given lies well before."""
+        self.stream = steps
+        self.static = self._static()
 
     def _updates(self) -> np.ndarray:
         """Somas updated per level and core in one timestep, int64 [levels, cores]."""

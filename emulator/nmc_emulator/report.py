@@ -39,6 +39,8 @@ ENCODINGS = {
     False: "the input arrives as graded events and the first layer runs on cores",
 }
 
+GIVEN = "events are the input; what makes them is not counted"
+
 
 @dataclass(frozen=True)
 class Report:
@@ -85,6 +87,7 @@ def make_report(program: Program, result: RunResult, labels: np.ndarray | None =
             "engine": result.engine,
             "assumptions": _assumptions(program, result, layers),
             "samples": n,
+            "timesteps": program.timesteps,
             "accuracy": None if labels is None else float((result.logits.argmax(axis=1) == labels).mean()),
             **_totals(program, layers, n),
             "latency_ticks": run_ticks(program, 1),
@@ -218,8 +221,12 @@ def _energy(energy: Energy, samples: int, program: Program) -> dict[str, Any]:
 
 
 # by integer profile: what prices and rates there are of the chip itself
-PRICED = {"loihi1": "simulated or fitted, not measured", "loihi2": "most of them of another chip"}
-TIMED = {"loihi1": "fitted to that chip", "loihi2": "extrapolated from another chip"}
+PRICED = {
+    "loihi1": "simulated or fitted, not measured",
+    "loihi2": "most of them of another chip",
+    "neurocore": "all of them of other chips",
+}
+TIMED = {"loihi1": "fitted to that chip", "loihi2": "extrapolated from another chip", "neurocore": "assumed by nmc"}
 
 
 def _assumptions(program: Program, result: RunResult, layers: list[Counts]) -> list[str]:
@@ -228,12 +235,12 @@ def _assumptions(program: Program, result: RunResult, layers: list[Counts]) -> l
     target, profile = program.target.get("name", "the target"), program.target.get("profile", "loihi2")
     said = [
         f"spikes and counts are exact; energies are counts times published prices, {PRICED[profile]}",
-        ENCODINGS[bool(program.host_currents)],
+        ENCODINGS[bool(program.host_currents)] if program.host_currents or program.host_codes else GIVEN,
     ]
     for feature in _assumed_features(program):
         first = f"first used by {feature.get('first_use')}"
         said.append(f"{target} is assumed, not documented, to do {feature.get('feature')} ({first})")
-    if total["bias_events"]:
+    if total["bias_events"] and profile != "neurocore":  # there it is part of the update
         said.append("a bias comes from a gated source, one event per neuron and timestep; it is no SynOp")
     if total["synops_mac"]:
         said.append("an event with a payload is multiplied, and priced like one that is only added")

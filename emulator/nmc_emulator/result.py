@@ -19,7 +19,8 @@ class RunResult:
     ``logits`` float64 [N, classes] = ``logits_int`` (int64: the readout's potential after the last
     timestep) * readout_scale; ``codes``: recorded population -> [N, T, C, H, W], uint8, or int32
     where codes are signed or wider; ``counters``: totals over the N samples; ``mapped``: whether
-    the Program had a mapping (else everything was counted on one core).
+    the Program had a mapping (else everything was counted on one core); ``weights``: plastic projection ->
+    its weights after the run, int8, in the order of its synapses.
     """
 
     logits: np.ndarray
@@ -29,6 +30,7 @@ class RunResult:
     engine: str
     mapped: bool
     codes: dict[str, np.ndarray] = field(default_factory=dict)
+    weights: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class EventResult:
     """Result of ``run_events``.
 
     ``events``: recorded population -> its events; ``potentials``: probed population -> (u, v), each
-    int64 [steps, probed somas] after the update of every timestep; ``counters``: totals over ``steps``.
+    int64 [steps, probed somas] after the update of every timestep; ``counters``: totals over ``steps``;
+    ``weights``: as in RunResult.
     """
 
     events: dict[str, Events]
@@ -45,3 +48,4 @@ class EventResult:
     engine: str
     mapped: bool
     potentials: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    weights: dict[str, np.ndarray] = field(default_factory=dict)

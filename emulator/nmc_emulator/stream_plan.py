@@ -11,9 +11,10 @@ from nmc_compiler.program.model import Population, Program
 
 from .bounds import INT32, Bounds
 from .kernels import stream_tables as tables
-from .kernels.conv import pack_geometry
 from .kernels.soma import NARROW_BIAS, UNWRAPPED
 from .layout import Layout
+from .memory import require
+from .plan import conv_form
 from .statics import updates_per_core
 from .stream_synapses import (
     Reach,
@@ -30,7 +31,7 @@ from .suits import why_not_events
 from .timing import CONV, SPARSE, Edge, Timing
 from .trace import coded
 
-FORM_NAMES = list(tables.FORM.fields or ())[:13]  # in the order of ``pack_geometry``
+FORM_NAMES = list(tables.FORM.fields or ())[:19]  # in the order of ``pack_geometry``, then of ``Window``
 TABLE = 1 << 26  # bytes that the table of packets over links may take
 
 
@@ -135,14 +136,24 @@ class Planner:
                 f"Program '{program.name}' has {reason}, which the engine 'events' does not run; choose 'layers'"
             )
         self.program, self.layout, self.timing, self.bounds = program, layout, timing, bounds
-        self.orders = tuple(channel_last(p.shape) for p in program.populations)
-        self.coded = tuple(map(coded, program.populations))
         self.slots = max([1, *(e.delay for e in timing.edges)])
         self.sizes = [int(np.prod(p.shape)) for p in program.populations]
+        self._require_memory()
+        self.orders = tuple(channel_last(p.shape) for p in program.populations)
+        self.coded = tuple(map(coded, program.populations))
         self.wide = self.deep = self.floating = 0
         self.real = real
         self.pops = self._populations(recorded)
         self.dends = self._dendrites()
+
+    def _require_memory(self) -> None:
+        """UsageError for more events under way than the machine can hold, soma by soma and tick by tick."""
+        somas = sum(self.sizes), sum(n for n, p in zip(self.sizes, self.program.populations, strict=True) if coded(p))
+        require(
+            self.slots * (4 * sum(somas) + 8 * len(self.sizes)),
+            f"Program '{self.program.name}': events under way, of {somas[0]} somas for up to {self.slots} ticks,",
+            "shorten its longest delay, or choose the engine 'ticks'",
+        )
 
     def plan(self) -> StreamPlan:
         """The plan."""
@@ -222,7 +233,7 @@ class Planner:
             row["leak_v"], row["leak_u"] = 4096 - p.dv, 4096 - p.du - 1
             row["ternary"], row["relu"], row["cumulative"] = p.vth_low is not None, p.relu, p.cumulative
             row["out_shift"], row["state"] = p.out_shift, self._state_of(int(row["kind"]), size)
-            row["modular"] = self.program.modular
+            row["rule"] = self.program.current_rule or 0
             if p.restart is not None:
                 row["every"], row["phase"] = p.restart[0], p.restart[1] % p.restart[0]
             soma, event = soma + size, event + size * self.slots
@@ -280,19 +291,9 @@ class Planner:
     def _forms(self) -> np.ndarray:
         found = np.zeros(len(self.program.convs), tables.FORM)
         for c, row in zip(self.program.convs, found, strict=True):
-            geometry = pack_geometry(
-                self.program.populations[c.src].shape,
-                c.out_hw,
-                c.weight.shape[:2],
-                c.stride,
-                c.pad,
-                c.dilation,
-                0,
-                0,
-                0,
-            )
+            geometry, slices = conv_form(c, self.program.populations[c.src].shape, 0, 0)
             row["groups"], row["outs"] = c.groups, c.weight.shape[3]
-            for name, value in zip(FORM_NAMES, geometry.tolist(), strict=False):
+            for name, value in zip(FORM_NAMES, (*geometry[:13].tolist(), *(slices or [0] * 6)), strict=True):
                 row[name] = value
         return found
 

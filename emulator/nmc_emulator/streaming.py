@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-
-import numpy as np
-import safetensors
-import safetensors.numpy
 
 from nmc_compiler.errors import ArtefactError, UsageError
 from nmc_compiler.program.digest import program_digest
@@ -17,6 +12,8 @@ from nmc_compiler.program.model import Program
 from .counters import Counters
 from .emulate import Emulator
 from .engine_events import EventEngine
+from .progress import progress_bar
+from .state_file import read_about, read_state, write_state
 from .trace import Events, check_events, joined
 
 KIND = "nmc.stream/1"
@@ -50,11 +47,12 @@ class Stream:
         """Timesteps computed so far."""
         return self._engine.tick // self.program.ticks_per_step
 
-    def feed(self, inputs: Mapping[str, Events], steps: int) -> dict[str, Events]:
+    def feed(self, inputs: Mapping[str, Events], steps: int, *, progress: bool = False) -> dict[str, Events]:
         """Compute ``steps`` more timesteps; the events of recorded populations in them.
 
-        inputs: events of input populations in these timesteps; timesteps count from the start of the
-        stream, in and out. UsageError for events that do not fit.
+        inputs: events of input populations in these timesteps, inputs that are not named being silent; timesteps
+        count from the start of the stream, in and out. progress: a bar on stderr. UsageError for events that do not
+        fit.
         """
         if steps < 0:
             raise UsageError(f"{steps} timesteps: a stream only goes on; give at least 0")
@@ -62,7 +60,12 @@ class Stream:
         for name, events in inputs.items():
             i = self._emulator._input(name)
             given[i] = check_events(self.program.populations[i], events, steps, first)
-        parts = [p[0] for p in self._engine.advance(steps * self.program.ticks_per_step, given)]
+        parts = []
+        with progress_bar(steps, "timestep", progress) as done:
+            for found, *_ in self._engine.advance(steps * self.program.ticks_per_step, given):
+                parts.append(found)
+                done(self.step - first)
+                first = self.step
         names, codes = [p.name for p in self.program.populations], self._engine.plan.coded
         return {names[i]: joined([p[i] for p in parts], codes[i]) for i in self._engine.recorded}
 
@@ -73,15 +76,7 @@ class Stream:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the state beside ``path`` and rename: a checkpoint that is whole or absent."""
         self._digest = self._digest or program_digest(self.program)
-        path = Path(path)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            arrays = {name: np.atleast_1d(a) for name, a in self._engine.snapshot().items()}
-            part.write_bytes(safetensors.numpy.save(arrays, {"kind": KIND, "program": self._digest}))
-            part.replace(path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise ArtefactError(f"{path}: {error.strerror or error}; choose another place") from None
+        write_state(path, self._engine.snapshot(), {"kind": KIND, "program": self._digest})
 
     @classmethod
     def resume(
@@ -97,18 +92,14 @@ class Stream:
         UsageError for another Program, ArtefactError for a file that cannot be read.
         """
         stream = cls(program, record=record, strict=strict)
-        try:
-            with safetensors.safe_open(path, "np") as file:
-                about = file.metadata() or {}
-                if about.get("kind") != KIND:
-                    raise ArtefactError(f"{path}: is no checkpoint of a stream ('{KIND}')")
-                if about.get("program") != program_digest(program):
-                    raise UsageError(
-                        f"{path}: belongs to Program {about.get('program', '')[:12]}, not to '{program.name}'"
-                        f" {program_digest(program)[:12]}; start anew, or load the Program it was saved with"
-                    )
-                saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator)
-        except (OSError, TypeError, AttributeError, safetensors.SafetensorError) as error:  # types NumPy lacks
-            raise ArtefactError(f"{path}: {error}; give a file that Stream.save wrote") from None
-        stream._engine.restore(saved)
+        step = "give a file that Stream.save wrote"
+        about = read_about(path, step)
+        if about.get("kind") != KIND:
+            raise ArtefactError(f"{path}: is no checkpoint of a stream ('{KIND}')")
+        if about.get("program") != program_digest(program):
+            raise UsageError(
+                f"{path}: belongs to Program {about.get('program', '')[:12]}, not to '{program.name}'"
+                f" {program_digest(program)[:12]}; start anew, or load the Program it was saved with"
+            )
+        stream._engine.restore(read_state(path, step))
         return stream

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nmc_compiler.program.learning import only_neurocore
 from nmc_compiler.program.model import Program
 
 
@@ -44,7 +45,12 @@ def why_not_layers(program: Program) -> str | None:
 
 
 def engine_for(program: Program) -> str:
-    """The fast engine for a Program: "layers" if it can run it, and "events" where a loop makes that slow."""
+    """The fast engine for a Program: "layers" if it can run it, and "events" where a loop makes that slow.
+
+    "neurocore" where nothing else computes it.
+    """
+    if only_neurocore(program) is not None:
+        return "neurocore"
     loops = any(e.lag for e in (*program.convs, *program.maps, *program.sparses))  # type: ignore[attr-defined]
     events = why_not_events(program) is None and (loops or why_not_layers(program) is not None)
     return "events" if events else "layers"

@@ -13,7 +13,7 @@ from nmc_emulator import Emulator
 from nmc_emulator.suits import why_not_events
 
 bounded = settings(max_examples=60, deadline=None, derandomize=True)
-PROFILES = st.sampled_from(["loihi1", "loihi2"])
+PROFILES = st.sampled_from(["loihi1", "loihi2", "neurocore"])
 
 
 def same(program: Program, seed: int, steps: int, rate: float | None = None) -> None:

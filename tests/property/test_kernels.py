@@ -12,6 +12,7 @@ from nmc_compiler.program.model import (
     Box,
     Conv,
     Dendrite,
+    Depth,
     HostCurrent,
     Map,
     Population,
@@ -19,9 +20,11 @@ from nmc_compiler.program.model import (
     Sparse,
     Transfer,
 )
+from nmc_compiler.program.shapes import conv_windows
 from nmc_emulator.kernels import conv as convs
 from nmc_emulator.kernels import conv_groups, dynamic, events, maps, scatter, soma, tally, transfers
 from nmc_emulator.kernels.host import host_conv
+from nmc_emulator.plan import conv_form
 from nmc_emulator.synapses import cut
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -106,26 +109,29 @@ def naive_conv(c: Conv, codes: np.ndarray, lag: int = 0) -> np.ndarray:
     acc = np.zeros(shape, np.int64)
     for t in range(lag, len(codes)):
         for e in np.argwhere(codes[t - lag]).tolist():
-            for o, y, x, w in naive.conv_targets(c, None, e):
+            for o, y, x, w in naive.conv_targets(c, codes.shape[2], e):
                 at = (o, 0, 0) if c.collapse else (o, y, x)
                 acc[(t, *at)] += (w * int(codes[(t - lag, *e)])) << c.shift
     return acc
 
 
-def random_conv(rng, groups: int, ins: int, outs: int, height: int, width: int) -> Conv:
-    kh, kw = int(rng.integers(1, 4)), int(rng.integers(1, 4))
-    stride, pad = tuple(rng.integers(1, 3, 2).tolist()), tuple(rng.integers(0, 2, 2).tolist())
-    dilation = tuple(rng.integers(1, 3, 2).tolist())
-
-    def out(n, axis, k):
-        return (n + 2 * pad[axis] - dilation[axis] * (k - 1) - 1) // stride[axis] + 1
-
-    grid = (out(height, 0, kh), out(width, 1, kw))
+def random_conv(rng, groups: int, ins: int, outs: int, rows: int, width: int) -> Conv:
+    """Flat, or of as many slices as divide the rows."""
+    slices = int(rng.choice([d for d in range(1, rows + 1) if rows % d == 0]))
+    sizes = (slices, rows // slices, width)
+    kernel, stride, dilation = (tuple(rng.integers(1, n, 3).tolist()) for n in (4, 3, 3))
+    pad = tuple(rng.integers(0, 2, 3).tolist())
+    form = sizes, kernel, stride, pad, dilation
+    grid = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(*form, strict=True)]
     if min(grid) < 1:
-        kh, kw, dilation, stride, pad, grid = 1, 1, (1, 1), (1, 1), (0, 0), (height, width)
-    weight = rng.choice([-128, -127, -1, 0, 1, 3, 127], (kh, kw, ins // groups, outs)).astype(np.int8)
-    collapse = bool(rng.random() < 0.2)
-    return Conv("c", 0, 0, 1, weight, int(rng.integers(0, 4)), stride, pad, dilation, groups, collapse, grid)
+        kernel, dilation, stride, pad, grid = (1, 1, 1), (1, 1, 1), (1, 1, 1), (0, 0, 0), list(sizes)
+    depth: Depth | None = Depth(slices, grid[0], kernel[0], stride[0], pad[0], dilation[0])
+    if slices == 1 and rng.random() < 0.7:
+        kernel, grid, depth = (1, *kernel[1:]), [1, *grid[1:]], None
+    size = (kernel[0] * kernel[1], kernel[2], ins // groups, outs)
+    weight = rng.choice([-128, -127, -1, 0, 1, 3, 127], size).astype(np.int8)
+    form = stride[1:], pad[1:], dilation[1:], groups, bool(rng.random() < 0.2), (grid[0] * grid[1], grid[2])
+    return Conv("c", 0, 0, 1, weight, int(rng.integers(0, 4)), *form, depth=depth)
 
 
 def run_conv(c: Conv, codes: np.ndarray, bound: int, plain: bool, lag: int, dtype=np.int32) -> np.ndarray:
@@ -134,15 +140,15 @@ def run_conv(c: Conv, codes: np.ndarray, bound: int, plain: bool, lag: int, dtyp
     count = convs.neighbours(c.out_hw[1], c.weight, c.stride[1], c.collapse) if c.dilation[1] == 1 else 1
     weight = convs.widen(c.weight, count, c.stride[1]) if count > 1 else c.weight
     kh, kw, _, outs = weight.shape
-    form = (c.out_hw[0], c.out_hw[1] // count), (kh, kw), (c.stride[0], c.stride[1] * count), c.pad, c.dilation
-    geometry = convs.pack_geometry((ins, h, w), *form, c.shift, lag, t)
+    form = {"stride": (c.stride[0], c.stride[1] * count), "out_hw": (c.out_hw[0], c.out_hw[1] // count)}
+    geometry = conv_form(replace(c, weight=weight, **form), (ins, h, w), lag, t)
     positions = 1 if c.collapse else c.out_hw[0] * c.out_hw[1]
     acc = np.zeros((t, positions * c.weight.shape[3]), dtype)
     lists = listed(frames_of(codes), w, plain, bound)
     spans, rows = np.zeros((kh * kw, 3), np.int64), np.ascontiguousarray(weight.reshape(-1, outs))
     fresh = not c.collapse and lag == 0
     acc[:] = 77 if fresh else 0
-    convs.conv(window(t), *lists, rows, acc, geometry, c.collapse, fresh, convs.span_limit(bound), spans)
+    convs.conv(window(t), *lists, rows, acc, *geometry, c.collapse, fresh, convs.span_limit(bound), spans)
     grid = (1, 1) if c.collapse else c.out_hw
     return acc.reshape(t, *grid, -1).transpose(0, 3, 1, 2)
 
@@ -179,17 +185,16 @@ def test_grouped_and_depthwise_conv_equal_naive(seed, depthwise):
     ins, outs = (groups, groups) if depthwise else (groups * int(rng.integers(1, 3)), groups * int(rng.integers(1, 3)))
     c = random_conv(rng, groups, ins, outs, height, width)
     codes = (rng.integers(0, 6, (2, ins, height, width)) * (rng.random((2, ins, height, width)) < 0.6)).astype(np.uint8)
-    form = c.out_hw, c.weight.shape[:2], c.stride, c.pad, c.dilation
-    geometry = convs.pack_geometry((ins, height, width), *form, c.shift, 0, 2)
+    geometry = conv_form(c, (ins, height, width), 0, 2)
     grid = (1, 1) if c.collapse else c.out_hw
     acc = np.zeros((2, grid[0] * grid[1], outs), np.int32)
     taps = c.weight.shape[0] * c.weight.shape[1]
     if depthwise:
         weight = c.weight.reshape(taps, outs).astype(np.int32) << c.shift
-        conv_groups.conv_depthwise(window(2), frames_of(codes), weight, acc, geometry, c.collapse)
+        conv_groups.conv_depthwise(window(2), frames_of(codes), weight, acc, *geometry, c.collapse)
     else:
         weight = c.weight.reshape(taps, ins // groups, outs)
-        conv_groups.conv_grouped(window(2), frames_of(codes), weight, acc, geometry, c.collapse, groups)
+        conv_groups.conv_grouped(window(2), frames_of(codes), weight, acc, *geometry, c.collapse, groups)
     assert np.array_equal(acc.reshape(2, *grid, outs).transpose(0, 3, 1, 2), naive_conv(c, codes))
 
 
@@ -198,8 +203,8 @@ def test_grouped_and_depthwise_conv_equal_naive(seed, depthwise):
 def test_conv_by_event_equals_naive_and_counts_its_work(seed):
     rng = np.random.default_rng(seed)
     groups = int(rng.integers(1, 3))
-    c = random_conv(rng, groups, 2 * groups, 3 * groups, 5, 4)
-    codes = rng.integers(-2, 3, (1, 2 * groups, 5, 4))
+    c = random_conv(rng, groups, 2 * groups, 3 * groups, 6, 4)
+    codes = rng.integers(-2, 3, (1, 2 * groups, 6, 4))
     want = naive_conv(c, codes)[0]
     held = rng.integers(0, np.array(want.shape))
     box = np.array([[lo, hi] for lo, hi in zip(held, want.shape, strict=True)], np.int64).reshape(-1)
@@ -207,12 +212,10 @@ def test_conv_by_event_equals_naive_and_counts_its_work(seed):
     rows = np.concatenate([at, codes[0][tuple(at.T)][:, None]], axis=1)
     acc = np.zeros(np.array(want.shape) - held, np.int64)
     weight = np.ascontiguousarray(c.weight[..., held[0] :])
-    form = c.out_hw, c.stride, c.pad, c.dilation, groups, 3, c.collapse, c.shift
+    form = *map(tuple, conv_windows(c, codes.shape[1:])), 3, c.collapse, c.shift
     done = scatter.conv_event(rows, weight, int(held[0]), *form, box, acc)
     assert np.array_equal(acc, want[held[0] :, held[1] :, held[2] :])
-    hits = [
-        (o, 0, 0) if c.collapse else (o, y, x) for e in at.tolist() for o, y, x, _ in naive.conv_targets(c, None, e)
-    ]
+    hits = [(o, 0, 0) if c.collapse else (o, y, x) for e in at.tolist() for o, y, x, _ in naive.conv_targets(c, 6, e)]
     assert done == sum(naive.holds(box, hit) for hit in hits)
 
 

@@ -20,6 +20,7 @@ OPTIONS = st.fixed_dictionaries(
         "graded": st.booleans(),
         "lags": st.booleans(),
         "ticks": st.sampled_from([1, 1, 2, 3]),
+        "volumes": st.booleans(),
     }
 )
 

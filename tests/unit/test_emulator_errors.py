@@ -178,7 +178,7 @@ def test_names_and_options():
     with pytest.raises(UsageError) as error:
         run(program, image(0), record=["in", "nobody"])
     assert str(error.value) == "cannot record 'nobody': Program 'direct' has no such population; it has in, probe"
-    with pytest.raises(UsageError, match="no engine 'fast'; choose auto, layers, events or ticks"):
+    with pytest.raises(UsageError, match="no engine 'fast'; choose auto, layers, events, ticks or neurocore"):
         run(program, image(0), engine="fast")
     with pytest.raises(UsageError, match="batch is 0; choose at least 1"):
         run(program, image(0), batch=0)

@@ -54,7 +54,7 @@ def same_counters(counters, want: naive.Naive) -> None:
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
-@given(st.integers(0, 10**6), st.integers(1, 12), st.sampled_from(["loihi1", "loihi2"]))
+@given(st.integers(0, 10**6), st.integers(1, 12), st.sampled_from(["loihi1", "loihi2", "neurocore"]))
 def test_random_networks_equal_the_naive_twin(seed, steps, profile):
     program = random_general(seed, profile=profile)
     same_as_naive(program, random_codes(program, seed, steps), steps)
@@ -111,7 +111,7 @@ def test_a_current_that_one_wrap_does_not_bring_back(code):
     same_as_naive(one_soma(127, 4, vth=100, du=0, dv=0), {0: np.full((5, 1, 1, 1), code, np.int32)}, 5)
 
 
-@pytest.mark.parametrize("profile", ["loihi1", "loihi2"])
+@pytest.mark.parametrize("profile", ["loihi1", "loihi2", "neurocore"])
 @pytest.mark.parametrize("engine", ["ticks", "events"])
 def test_a_current_wraps_as_its_profile_says(engine, profile):
     """a << 6 at both ends of the 24 bits, and two turns away from them."""
@@ -121,10 +121,14 @@ def test_a_current_wraps_as_its_profile_says(engine, profile):
     emulator = Emulator(program, engine=engine)
     run = emulator.run_events({"in": codes}, len(codes), probe={"p": None})
     at, once, twice = 2**23, 3 * 2**23 - 2**24, 5 * 2**23 - 2**24
-    lava = [at, at, at - 64, once, twice, 7 << 6]
-    modular = [-at, -at, at - 64, -at, -at, 7 << 6]
-    assert run.potentials["p"][0][1:, 0].tolist() == (modular if profile == "loihi1" else lava)
-    assert run.counters.overflow["u"].tolist() == [0, 3]
+    top = at - 1
+    want = {
+        "loihi1": [-at, -at, at - 64, -at, -at, 7 << 6],
+        "loihi2": [at, at, at - 64, once, twice, 7 << 6],
+        "neurocore": [top, -top, at - 64, top, top, 7 << 6],
+    }
+    assert run.potentials["p"][0][1:, 0].tolist() == want[profile]
+    assert run.counters.overflow["u"].tolist() == [0, 4 if profile == "neurocore" else 3]
     same_as_naive(program, {0: codes}, len(codes))
 
 

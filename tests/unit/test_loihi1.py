@@ -217,9 +217,10 @@ def test_a_start_of_u_lies_in_the_range_of_its_profile():
 def test_unknown_integer_rules_are_refused(profile):
     with pytest.raises(VerifyError) as error:
         validate_program(replace(delayed(0), target={"profile": profile}))
-    assert str(error.value).endswith(f"target/profile: {profile!r} is none of the integer rules loihi1, loihi2")
+    text = f"target/profile: {profile!r} is none of the integer rules loihi1, loihi2, neurocore"
+    assert str(error.value).endswith(text)
     if isinstance(profile, str):
         b = GraphBuilder("int", 3, "int")
         c = b.add("map", b.add("encode", b.add("input", shape=(1, 1, 1)), scale=1.0, lo=0, hi=1), mode="same")
-        with pytest.raises(VerifyError, match="profile must be one of loihi1, loihi2, got 'loihi3'"):
+        with pytest.raises(VerifyError, match="profile must be one of loihi1, loihi2, neurocore, got 'loihi3'"):
             b.add("cuba_lif", c, name="s", dv=0, vth=b.tensor("vth", np.array([1])), profile=profile)

@@ -76,9 +76,9 @@ def check_against_engine(program, images) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10**6), st.booleans(), st.booleans(), st.booleans(), st.sampled_from([1, 2]))
-def test_totals_equal_the_counters_of_the_engine(seed, pipelined, graded, lags, ticks):
-    program = random_program(seed, pipelined=pipelined, graded=graded, lags=lags, ticks=ticks)
+@given(st.integers(0, 10**6), st.booleans(), st.booleans(), st.booleans(), st.sampled_from([1, 2]), st.booleans())
+def test_totals_equal_the_counters_of_the_engine(seed, pipelined, graded, lags, ticks, volumes):
+    program = random_program(seed, pipelined=pipelined, graded=graded, lags=lags, ticks=ticks, volumes=volumes)
     program = map_program(program, seed, cores=5, parts=3, chips=2)
     check_against_engine(program, random_images(program, seed, 2))
 

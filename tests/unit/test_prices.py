@@ -29,6 +29,7 @@ def test_bundled_profiles():
         "loihi1-sanafe-rates",
         "loihi2-assumed-rates",
         "loihi2-extrapolated-rates",
+        "neurocore-50mhz-rates",
     ]
     for name in list_profiles():
         assert load_profile(name).name == name
@@ -348,7 +349,8 @@ def test_unknown_profile():
         load_profile("loihi2")
     assert str(caught.value) == (
         "unknown price profile 'loihi2'; known: cmos45-horowitz, loihi1-davies2018, loihi1-sanafe-fit, "
-        "loihi1-sanafe-rates, loihi2-assumed-rates, loihi2-extrapolated-rates; or give the path of a .yaml file"
+        "loihi1-sanafe-rates, loihi2-assumed-rates, loihi2-extrapolated-rates, "
+        "neurocore-50mhz-rates; or give the path of a .yaml file"
     )
 
 

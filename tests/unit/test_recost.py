@@ -30,6 +30,7 @@ OPTIONS = st.fixed_dictionaries(
         "input_time": st.booleans(),
         "graded": st.booleans(),
         "lags": st.booleans(),
+        "volumes": st.booleans(),
         "ticks": st.sampled_from([1, 1, 2, 3]),
     }
 )

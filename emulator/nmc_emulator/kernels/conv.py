@@ -210,38 +210,44 @@ def _add(acc, at, weight, index, value, spans, count, shift, keep):
 
 
 @njit(cache=True, nogil=True)
-def conv(window, ptr, index, value, weight, acc, geometry, collapse, fresh, at_once, spans):
-    """Conv with groups = 1. weight int8 [kh * kw * C_in, C_out].
+def conv(window, ptr, index, value, weight, acc, geometry, slices, collapse, fresh, at_once, spans):
+    """Conv with groups = 1. weight int8 [kd * kh * kw * C_in, C_out].
 
     ptr, index, value (None for plain spikes): event lists of the source; acc [F, P_out * C_out]
-    ([F, C_out] with ``collapse``); fresh: overwrite what acc holds; at_once: rows whose sum fits 16 bits; spans int64
-    [kh * kw, 3]. With dilation 1 along x the events under one row of the kernel are one run of
-    the list; otherwise every tap is.
+    ([F, C_out] with ``collapse``); slices: the window along them (as ``program.shapes.Window``), the geometry
+    then being that of one slice; None for planes, which are compiled by themselves; fresh: overwrite what acc
+    holds; at_once: rows whose sum fits 16 bits; spans int64 [kd * kh * kw, 3]. With dilation 1 along x the
+    events under one row of the kernel are one run of the list; otherwise every tap is.
     """
     channels, in_height, in_width, height, width, kh, kw = geometry[:7]
     stride_y, stride_x, pad_y, pad_x, dy, dx, shift, lag, steps = geometry[7:]
+    in_depth, depth, kd, stride_z, pad_z, dz = (1, 1, 1, 1, 0, 1) if slices is None else slices
     flat, outs = acc.reshape(acc.size), weight.shape[1]
     run = kw if dx == 1 else 1
     for f in range(window[0], window[1]):
         if f % steps < lag:
             continue
-        for y in range(height):
-            top = y * stride_y - pad_y
-            origin = ((f - lag) * in_height + top) * in_width
+        for row in range(depth * height):
+            z, y = (0, row) if slices is None else divmod(row, height)
+            front, top = z * stride_z - pad_z, y * stride_y - pad_y
+            origin = (((f - lag) * in_depth + front) * in_height + top) * in_width
             for x in range(width):
-                at = f * acc.shape[1] + (0 if collapse else (y * width + x) * outs)
+                at = f * acc.shape[1] + (0 if collapse else (row * width + x) * outs)
                 count, rows, keep = 0, 0, 0 if fresh else -1
-                for ky in range(kh):
+                for k in range(kd * kh):
+                    kz, ky = (0, k) if slices is None else divmod(k, kh)
                     if top + ky * dy < 0 or top + ky * dy >= in_height:
                         continue
-                    line = origin + ky * dy * in_width
+                    if front + kz * dz < 0 or front + kz * dz >= in_depth:
+                        continue
+                    line = origin + (kz * dz * in_height + ky * dy) * in_width
                     for kx in range(0, kw, run):
                         column = x * stride_x - pad_x + kx * dx
                         left, right = max(column, 0), min(column + run, in_width)
                         if left >= right:
                             continue
                         begin, end = ptr[line + left], ptr[line + right]
-                        base = (ky * kw + kx - column) * channels
+                        base = (k * kw + kx - column) * channels
                         while begin < end:
                             size = min(end - begin, at_once - rows)
                             spans[count, 0], spans[count, 1], spans[count, 2] = begin, size, base

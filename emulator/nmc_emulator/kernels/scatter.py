@@ -36,31 +36,39 @@ def find_events(codes, origin, events):
 
 
 @njit(cache=True, nogil=True)
-def conv_event(events, weight, first_out, out_hw, stride, pad, dilation, groups, outs, collapse, shift, box, acc):
+def _reached(place, tap, window):
+    """Output that a tap carries a place to along one axis, -1: none; window: as `program.shapes.Window`."""
+    _, out, _, stride, pad, dilation = window
+    at = place + pad - tap * dilation
+    return at // stride if at % stride == 0 and 0 <= at < out * stride else -1
+
+
+@njit(cache=True, nogil=True)
+def conv_event(events, weight, first_out, slices, rows, columns, outs, collapse, shift, box, acc):
     """Every event adds its weights to the targets the tile holds; returns SynOps.
 
-    weight int8 [kh, kw, C_in // groups, held]: the tile's slice, output channels from ``first_out``;
-    outs: output channels per group in the whole projection.
+    weight int8 [kd * kh, kw, C_in // groups, held]: the tile's slice, output channels from ``first_out``;
+    slices, rows (of a slice), columns: windows; outs: output channels per group in the whole projection.
     """
-    kh, kw, ins, held = weight.shape
+    taps, kw, ins, held = weight.shape
     done = 0
     for e in range(len(events)):
         c, code = events[e, 0], events[e, 3]
-        for ky in range(kh):
+        for k in range(taps):
             for kx in range(kw):
-                y, x = events[e, 1] + pad[0] - ky * dilation[0], events[e, 2] + pad[1] - kx * dilation[1]
-                if y % stride[0] != 0 or x % stride[1] != 0:
+                z = _reached(events[e, 1] // rows[0], k // rows[2], slices)
+                y = _reached(events[e, 1] % rows[0], k % rows[2], rows)
+                x = _reached(events[e, 2], kx, columns)
+                if z < 0 or y < 0 or x < 0:
                     continue
-                y, x = y // stride[0], x // stride[1]
-                if y < 0 or y >= out_hw[0] or x < 0 or x >= out_hw[1]:
-                    continue
+                y += z * rows[1]
                 if collapse:
                     y, x = 0, 0
                 if y < box[2] or y >= box[3] or x < box[4] or x >= box[5]:
                     continue
                 for o in range(held):
                     if (first_out + o) // outs == c // ins:
-                        acc[o, y - box[2], x - box[4]] += (weight[ky, kx, c % ins, o] * code) << shift
+                        acc[o, y - box[2], x - box[4]] += (weight[k, kx, c % ins, o] * code) << shift
                         done += 1
     return done
 

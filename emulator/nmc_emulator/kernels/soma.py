@@ -3,8 +3,8 @@
 Symbols: a accumulator, u current, v membrane potential, theta threshold (vth << 6). The kernels
 take flat populations: acc, codes [F, n], v [n] with n = positions * channels; ``bias`` and
 ``theta`` hold one block of whole positions, which repeats over the population.
-``over`` counts values out of range: [accumulator, u, v, payload].  ``modular`` says how u wraps: None as in
-Lava (profile loihi2), True in two's complement (loihi1); as a None it is compiled in.
+``over`` counts values out of range: [accumulator, u, v, payload].  ``rule`` says what becomes of u beyond
+24 bits: None wraps as Lava does (profile loihi2) and is compiled in; MODULAR (loihi1), SATURATING (neurocore).
 """
 
 import numpy as np
@@ -15,28 +15,31 @@ ACCUMULATOR, CURRENT, POTENTIAL, PAYLOAD = 0, 1, 2, 3  # indices into ``over``
 NARROW = 1 << 24  # |a| up to here, every intermediate value fits 32 bits
 NARROW_BIAS = 1 << 29
 UNWRAPPED = 1 << 17  # |a| below this, u does not wrap
+MODULAR, SATURATING = 1, 2  # rules of the current
 NEVER = -(1 << 31)  # a lower threshold that no potential is below
-
-
-@njit(cache=True, nogil=True)
-def wrap24(u, modular=None):
-    """u into (-2^23, 2^23] by one addition of 2^24, as Lava does; further out it stays outside.
-
-    modular: into -2^23 .. 2^23 - 1, from any distance.
-    """
-    if modular is not None:
-        return ((u + LIMIT) & (2 * LIMIT - 1)) - LIMIT
-    if u > LIMIT:
-        return u - 2 * LIMIT
-    if u <= -LIMIT:
-        return u + 2 * LIMIT
-    return u
 
 
 @njit(cache=True, nogil=True)
 def clip24(v):
     """v saturated at +-(2^23 - 1)."""
     return min(max(v, -LIMIT + 1), LIMIT - 1)
+
+
+@njit(cache=True, nogil=True)
+def wrap24(u, rule=None):
+    """u into (-2^23, 2^23] by one addition of 2^24, as Lava does; further out it stays outside.
+
+    MODULAR: into -2^23 .. 2^23 - 1, from any distance.  SATURATING: like a potential.
+    """
+    if rule is not None:
+        if rule == SATURATING:
+            return clip24(u)
+        return ((u + LIMIT) & (2 * LIMIT - 1)) - LIMIT
+    if u > LIMIT:
+        return u - 2 * LIMIT
+    if u <= -LIMIT:
+        return u + 2 * LIMIT
+    return u
 
 
 @njit(cache=True, nogil=True)
@@ -48,26 +51,26 @@ def decay(x, d):
 
 
 @njit(cache=True, nogil=True)
-def note_range(a, u, v, over, modular):
+def note_range(a, u, v, over, rule):
     """Count what leaves its range: accumulator, current before wrapping, potential before clipping."""
     over[ACCUMULATOR] += a != np.int32(a)
-    over[CURRENT] += u != wrap24(u, modular)
+    over[CURRENT] += u != wrap24(u, rule)
     over[POTENTIAL] += v != clip24(v)
 
 
 @njit(cache=True, nogil=True)
-def _lif_row_wide(acc, v, codes, bias, theta, dv, over, modular):
+def _lif_row_wide(acc, v, codes, bias, theta, dv, over, rule):
     tight, wraps, clips = 0, 0, 0
     for i in range(len(acc)):
         a = np.int64(acc[i])
         u = a << 6
-        potential = decay(v[i], dv) + wrap24(u, modular) + bias[i]
+        potential = decay(v[i], dv) + wrap24(u, rule) + bias[i]
         clipped = clip24(potential)
         spike = clipped > theta[i]
         codes[i] = spike
         v[i] = 0 if spike else clipped
         tight += a != np.int32(a)
-        wraps += u != wrap24(u, modular)
+        wraps += u != wrap24(u, rule)
         clips += potential != clipped
     over[ACCUMULATOR] += tight
     over[CURRENT] += wraps
@@ -75,7 +78,7 @@ def _lif_row_wide(acc, v, codes, bias, theta, dv, over, modular):
 
 
 @njit(cache=True, nogil=True)
-def lif_wide(window, steps, acc, v, codes, bias, theta, dv, over, modular=None):
+def lif_wide(window, steps, acc, v, codes, bias, theta, dv, over, rule=None):
     """LIF with any accumulator; v int64 [n]. v restarts at 0 with every sample."""
     n, block = acc.shape[1], len(bias)
     for start in range(0, n, block):
@@ -84,7 +87,7 @@ def lif_wide(window, steps, acc, v, codes, bias, theta, dv, over, modular=None):
             if f % steps == 0:
                 v[start:stop] = 0
             row, out, size = acc[f, start:stop], codes[f, start:stop], stop - start
-            _lif_row_wide(row, v[start:stop], out, bias[:size], theta[:size], dv, over, modular)
+            _lif_row_wide(row, v[start:stop], out, bias[:size], theta[:size], dv, over, rule)
 
 
 @njit(cache=True, nogil=True)
@@ -100,12 +103,15 @@ def lif_real(window, steps, acc, v, codes, bias, theta, dv):
 
 
 @njit(cache=True, nogil=True)
-def _drive(a, bias, wrapping, modular):
+def _drive(a, bias, wrapping, rule):
     """32 bits: (u + bias, whether u = a << 6 wrapped), for |a| <= NARROW and |bias| <= NARROW_BIAS."""
     u = np.int32(a << 6)
     if wrapping is None:
         return np.int32(u + bias), False
-    if modular is not None:
+    if rule is not None:
+        if rule == SATURATING:
+            clipped = min(max(u, np.int32(-LIMIT + 1)), np.int32(LIMIT - 1))
+            return np.int32(clipped + bias), clipped != u
         wrapped = np.int32((np.int32(u + LIMIT) & (2 * LIMIT - 1)) - LIMIT)
         return np.int32(wrapped + bias), wrapped != u
     turns = np.int32(np.int32(u > LIMIT) - np.int32(u <= -LIMIT))
@@ -120,10 +126,10 @@ def _decay32(v, leak, shift):
 
 
 @njit(cache=True, nogil=True)
-def _lif_row(acc, v, codes, bias, theta, leak, shift, wrapping, over, modular):
+def _lif_row(acc, v, codes, bias, theta, leak, shift, wrapping, over, rule):
     wraps, clips = np.int32(0), np.int32(0)
     for i in range(len(acc)):
-        drive, wrapped = _drive(acc[i], bias[i], wrapping, modular)
+        drive, wrapped = _drive(acc[i], bias[i], wrapping, rule)
         potential = np.int32(_decay32(v[i], leak, shift) + drive)
         clipped = min(max(potential, np.int32(-LIMIT + 1)), np.int32(LIMIT - 1))
         spike = clipped > theta[i]
@@ -136,7 +142,7 @@ def _lif_row(acc, v, codes, bias, theta, leak, shift, wrapping, over, modular):
 
 
 @njit(cache=True, nogil=True)
-def lif(window, steps, acc, v, codes, bias, theta, dv, shift, wrapping, over, modular=None):
+def lif(window, steps, acc, v, codes, bias, theta, dv, shift, wrapping, over, rule=None):
     """LIF in 32-bit arithmetic, for |a| <= NARROW, |bias| and |theta| <= NARROW_BIAS; v int32 [n].
 
     shift: k if 4096 - dv = 2^(12 - k), else None.  wrapping: None if |a| < UNWRAPPED, else True.
@@ -151,19 +157,19 @@ def lif(window, steps, acc, v, codes, bias, theta, dv, shift, wrapping, over, mo
                 v[start:stop] = 0
             row, out, size = acc[f, start:stop], codes[f, start:stop], stop - start
             operands = row, v[start:stop], out, bias[:size], theta[:size]
-            _lif_row(*operands, leak, shift, wrapping, over, modular)
+            _lif_row(*operands, leak, shift, wrapping, over, rule)
 
 
 @njit(cache=True, nogil=True)
-def _levels_row_wide(acc, v, codes, bias, thresholds, over, modular):
+def _levels_row_wide(acc, v, codes, bias, thresholds, over, rule):
     tight, wraps, clips = 0, 0, 0
     for i in range(len(acc)):
         a = np.int64(acc[i])
         u = a << 6
-        potential = wrap24(u, modular) + bias[i]
+        potential = wrap24(u, rule) + bias[i]
         v[i] = clip24(potential)
         tight += a != np.int32(a)
-        wraps += u != wrap24(u, modular)
+        wraps += u != wrap24(u, rule)
         clips += potential != v[i]
     _count_levels(v, codes, thresholds)
     over[ACCUMULATOR] += tight
@@ -182,7 +188,7 @@ def _count_levels(v, codes, thresholds):
 
 
 @njit(cache=True, nogil=True)
-def levels_wide(window, acc, codes, bias, thresholds, v, over, modular=None):
+def levels_wide(window, acc, codes, bias, thresholds, v, over, rule=None):
     """Stateless level table: code = number of thresholds reached. thresholds [D, block] ascending.
 
     v int64 [block] is scratch.
@@ -192,14 +198,14 @@ def levels_wide(window, acc, codes, bias, thresholds, v, over, modular=None):
         for start in range(0, n, block):
             stop = min(start + block, n)
             row, out, size = acc[f, start:stop], codes[f, start:stop], stop - start
-            _levels_row_wide(row, v[:size], out, bias[:size], thresholds, over, modular)
+            _levels_row_wide(row, v[:size], out, bias[:size], thresholds, over, rule)
 
 
 @njit(cache=True, nogil=True)
-def _levels_row(acc, v, codes, bias, thresholds, wrapping, over, modular):
+def _levels_row(acc, v, codes, bias, thresholds, wrapping, over, rule):
     wraps, clips = np.int32(0), np.int32(0)
     for i in range(len(acc)):
-        potential, wrapped = _drive(acc[i], bias[i], wrapping, modular)
+        potential, wrapped = _drive(acc[i], bias[i], wrapping, rule)
         v[i] = min(max(potential, np.int32(-LIMIT + 1)), np.int32(LIMIT - 1))
         wraps = np.int32(wraps + wrapped)
         clips = np.int32(clips + (potential != v[i]))
@@ -209,14 +215,14 @@ def _levels_row(acc, v, codes, bias, thresholds, wrapping, over, modular):
 
 
 @njit(cache=True, nogil=True)
-def levels(window, acc, codes, bias, thresholds, v, wrapping, over, modular=None):
+def levels(window, acc, codes, bias, thresholds, v, wrapping, over, rule=None):
     """Level table in 32-bit arithmetic; v int32 [block] is scratch, the rest as for ``lif``."""
     n, block = acc.shape[1], len(bias)
     for f in range(window[0], window[1]):
         for start in range(0, n, block):
             stop = min(start + block, n)
             row, out, size = acc[f, start:stop], codes[f, start:stop], stop - start
-            _levels_row(row, v[:size], out, bias[:size], thresholds, wrapping, over, modular)
+            _levels_row(row, v[:size], out, bias[:size], thresholds, wrapping, over, rule)
 
 
 @njit(cache=True, nogil=True)
@@ -231,7 +237,7 @@ def relay(window, acc, codes, over):
 
 
 @njit(cache=True, nogil=True)
-def readout(window, steps, acc, v, out, bias, over, modular=None):
+def readout(window, steps, acc, v, out, bias, over, rule=None):
     """v integrates without threshold; out [samples, n] takes v after the last timestep."""
     n, block = acc.shape[1], len(bias)
     for f in range(window[0], window[1]):
@@ -240,15 +246,15 @@ def readout(window, steps, acc, v, out, bias, over, modular=None):
         for i in range(n):
             a = np.int64(acc[f, i])
             u = a << 6
-            potential = v[i] + wrap24(u, modular) + bias[i % block]
-            note_range(a, u, potential, over, modular)
+            potential = v[i] + wrap24(u, rule) + bias[i % block]
+            note_range(a, u, potential, over, rule)
             v[i] = clip24(potential)
         if f % steps == steps - 1:
             out[f // steps, :] = v
 
 
 @njit(cache=True, nogil=True)
-def lif_tile(acc, u, v, codes, bias, theta, low, du, dv, over, modular=None):
+def lif_tile(acc, u, v, codes, bias, theta, low, du, dv, over, rule=None):
     """One timestep of LIF somas on a tile: acc, u, v, codes int64 [C, H, W]; bias, theta, low [C].
 
     low: below it a soma sends -1; NEVER where it does not.
@@ -259,9 +265,9 @@ def lif_tile(acc, u, v, codes, bias, theta, low, du, dv, over, modular=None):
             for x in range(width):
                 a = acc[c, y, x]
                 current = decay(u[c, y, x], du + 1) + (a << 6)
-                wrapped = wrap24(current, modular)
+                wrapped = wrap24(current, rule)
                 potential = decay(v[c, y, x], dv) + wrapped + bias[c]
-                note_range(a, current, potential, over, modular)
+                note_range(a, current, potential, over, rule)
                 clipped = clip24(potential)
                 code = np.int64(clipped > theta[c]) - np.int64(clipped < low[c])
                 codes[c, y, x] = code
@@ -310,15 +316,15 @@ def sigma_delta_tile(acc, sigma, act, residue, error, codes, bias, theta, relu, 
 
 
 @njit(cache=True, nogil=True)
-def levels_tile(acc, codes, bias, thresholds, over, modular=None):
+def levels_tile(acc, codes, bias, thresholds, over, rule=None):
     """One timestep of a level table on a tile: thresholds [C, D]."""
     channels, height, width = acc.shape
     for c in range(channels):
         for y in range(height):
             for x in range(width):
                 a = acc[c, y, x]
-                v = wrap24(a << 6, modular) + bias[c]
-                note_range(a, a << 6, v, over, modular)
+                v = wrap24(a << 6, rule) + bias[c]
+                note_range(a, a << 6, v, over, rule)
                 v = clip24(v)
                 while codes[c, y, x] < thresholds.shape[1] and v >= thresholds[c, codes[c, y, x]]:
                     codes[c, y, x] += 1
@@ -334,13 +340,13 @@ def relay_tile(acc, codes, over):
 
 
 @njit(cache=True, nogil=True)
-def readout_tile(acc, v, bias, over, modular=None):
+def readout_tile(acc, v, bias, over, rule=None):
     """One timestep of readout somas on a tile."""
     channels, height, width = acc.shape
     for c in range(channels):
         for y in range(height):
             for x in range(width):
                 a = acc[c, y, x]
-                potential = v[c, y, x] + wrap24(a << 6, modular) + bias[c]
-                note_range(a, a << 6, potential, over, modular)
+                potential = v[c, y, x] + wrap24(a << 6, rule) + bias[c]
+                note_range(a, a << 6, potential, over, rule)
                 v[c, y, x] = clip24(potential)

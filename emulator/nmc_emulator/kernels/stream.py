@@ -150,20 +150,30 @@ def _sparse(net, state, edge, begin, n, coded, step, left):
 def _conv_event(acc, taps, form, axon, c, y, x, code):
     """One event of a Conv into the accumulators (y, x, o) that the axon's tile holds; SynOps."""
     ins, per_group = form.channels // form.groups, form.outs // form.groups
-    group, done = c // ins, 0
+    group, done, z, first = c // ins, 0, 0, 0
+    i, outs = c - group * ins, form.outs
     low, high = max(axon.to_c0, group * per_group), min(axon.to_c1, (group + 1) * per_group)
-    for ky in range(form.kh):
-        oy, rest = divmod(y + form.pad_y - ky * form.dilation_y, form.stride_y)
-        if rest != 0 or oy < max(axon.to_y0, 0) or oy >= min(axon.to_y1, form.out_h):
-            continue
-        for kx in range(form.kw):
-            ox, rest = divmod(x + form.pad_x - kx * form.dilation_x, form.stride_x)
-            if rest != 0 or ox < max(axon.to_x0, 0) or ox >= min(axon.to_x1, form.out_w):
+    if form.kd > 0:
+        z, y = divmod(y, form.height)
+    for kz in range(max(form.kd, 1)):
+        if form.kd > 0:
+            oz, rest = divmod(z + form.pad_z - kz * form.dilation_z, form.stride_z)
+            if rest != 0 or oz < 0 or oz >= form.out_d:
                 continue
-            at, row = (oy * form.out_w + ox) * form.outs, ((ky * form.kw + kx) * ins + c % ins) * form.outs
-            for o in range(low, high):
-                acc[at + o] += taps[row + o] * code
-            done += max(high - low, 0)
+            first = oz * form.out_h
+        for ky in range(form.kh):
+            oy, rest = divmod(y + form.pad_y - ky * form.dilation_y, form.stride_y)
+            if rest != 0 or oy < max(axon.to_y0 - first, 0) or oy >= min(axon.to_y1 - first, form.out_h):
+                continue
+            for kx in range(form.kw):
+                ox, rest = divmod(x + form.pad_x - kx * form.dilation_x, form.stride_x)
+                if rest != 0 or ox < max(axon.to_x0, 0) or ox >= min(axon.to_x1, form.out_w):
+                    continue
+                row = (((kz * form.kh + ky) * form.kw + kx) * ins + i) * outs
+                at = ((first + oy) * form.out_w + ox) * outs
+                for o in range(low, high):
+                    acc[at + o] += taps[row + o] * code
+                done += max(high - low, 0)
     return done
 
 
@@ -201,8 +211,8 @@ def _arrive(net, state, scratch, edge, tick):
     if edge.convolved != 0:
         for a in range(edge.axons, edge.axons_end):
             met, done = _conv_axon(net, state, edge, net.axons[a], begin, n, coded, step)
-            scratch.synops[net.axons[a].core] += done
-            scratch.reads[net.axons[a].core] += met
+            scratch.convolved[0, net.axons[a].core] += done
+            scratch.convolved[1, net.axons[a].core] += met
             state.done[a, 0] += done
             state.done[a, 1] += met
             state.done[a, 2] += met if step < 0 else 0
@@ -250,8 +260,8 @@ def _update(net, state, scratch, pop, over, step, begin, coded):
             lif_uniform(acc, v, bias[0], theta[0], pop.leak_v, padded, over)
         return list_spikes(padded, size, state.ring, begin)
     if pop.kind == READOUT:
-        if pop.modular:
-            readout(acc, v, bias, over, True)
+        if pop.rule != 0:
+            readout(acc, v, bias, over, pop.rule)
         else:
             readout(acc, v, bias, over, None)
         sample, t = divmod(step, net.clock[0].timesteps)
@@ -262,8 +272,8 @@ def _update(net, state, scratch, pop, over, step, begin, coded):
     if pop.kind == LIF_FULL:
         u, low = state.u[pop.state : pop.state + size], net.low[first : first + size]
         operands = acc, v, u, bias, theta, low, pop.ternary, pop.leak_u, pop.leak_v, codes, over
-        if pop.modular:
-            lif_full(*operands, True)
+        if pop.rule != 0:
+            lif_full(*operands, pop.rule)
         else:
             lif_full(*operands, None)
     elif pop.kind == LIF_REAL:
@@ -355,9 +365,10 @@ def _settle(net, scratch, bound):
     _route(net, scratch)
     synops, updates, reads, links = 0, 0, 0, 0
     for c in range(len(scratch.synops)):
-        synops = max(synops, scratch.synops[c])
+        done = scratch.synops[c] + scratch.convolved[0, c]
+        synops = max(synops, done)
         updates = max(updates, scratch.updates[c])
-        reads = max(reads, scratch.synops[c] + scratch.reads[c])
+        reads = max(reads, done + scratch.reads[c] + scratch.convolved[1, c])
     for n in scratch.links:
         links = max(links, n)
     bound[0] += synops
@@ -366,6 +377,7 @@ def _settle(net, scratch, bound):
     bound[3] += links
     for load in (scratch.synops, scratch.updates, scratch.reads, scratch.links):
         load[:] = 0
+    scratch.convolved[:] = 0
 
 
 @njit(cache=True, nogil=True)

@@ -44,15 +44,15 @@ def lif_uniform(acc, v, bias, theta, leak, spikes, over):
 
 
 @njit(cache=True, nogil=True)
-def lif_full(acc, v, u, bias, theta, low, ternary, leak_u, leak_v, codes, over, modular):
+def lif_full(acc, v, u, bias, theta, low, ternary, leak_u, leak_v, codes, over, rule):
     """LIF with u, any accumulator, ternary or not: u int64 [n], v int32 [n]; writes codes int32 [n].
 
-    modular: None or True, how u wraps; compiled in.
+    rule: of a current beyond 24 bits, as in ``soma``.
     """
     for i in range(len(v)):
         a = np.int64(acc[i])
         current = decay(u[i], 4096 - leak_u) + (a << 6)
-        wrapped = wrap24(current, modular)
+        wrapped = wrap24(current, rule)
         potential = decay(np.int64(v[i]), 4096 - leak_v) + wrapped + bias[i]
         clipped = clip24(potential)
         code = np.int32(clipped > theta[i])
@@ -61,7 +61,7 @@ def lif_full(acc, v, u, bias, theta, low, ternary, leak_u, leak_v, codes, over, 
         codes[i] = code
         u[i] = wrapped
         v[i] = 0 if code != 0 else clipped
-        note_range(a, current, potential, over, modular)
+        note_range(a, current, potential, over, rule)
 
 
 @njit(cache=True, nogil=True)
@@ -113,13 +113,13 @@ def relay(acc, codes, over):
 
 
 @njit(cache=True, nogil=True)
-def readout(acc, v, bias, over, modular):
-    """Readout somas: v int32 [n] integrates without threshold; modular as for ``lif_full``."""
+def readout(acc, v, bias, over, rule):
+    """Readout somas: v int32 [n] integrates without threshold; rule as for ``lif_full``."""
     for i in range(len(v)):
         a = np.int64(acc[i])
-        potential = v[i] + wrap24(a << 6, modular) + bias[i]
+        potential = v[i] + wrap24(a << 6, rule) + bias[i]
         v[i] = clip24(potential)
-        note_range(a, a << 6, potential, over, modular)
+        note_range(a, a << 6, potential, over, rule)
 
 
 @njit(cache=True, nogil=True)

@@ -20,9 +20,9 @@ def _record(*names: str) -> np.dtype:
 
 POP = _record(
     *("kind", "size", "soma", "dendrite", "level", "event", "coded", "recorded", "leak_v", "leak_u", "every", "phase"),
-    *("state", "ternary", "relu", "cumulative", "out_shift", "fan", "modular"),
+    *("state", "ternary", "relu", "cumulative", "out_shift", "fan", "rule"),
 )  # soma, event, coded, state: where its somas, and its parts of ring, ring_code, and u or sigma begin; fan:
-# row of its only Sparse in the load tables, where ``paths`` are used; modular: u wraps in two's complement
+# row of its only Sparse in the load tables, where ``paths`` are used; rule: of u beyond 24 bits, 0 for Lava's
 DEND = _record("first", "length", "ring", "last")  # last: level of the last read
 EDGE = _record(
     *("convolved", "source", "target", "delay", "lag", "gain", "graded"),
@@ -32,8 +32,8 @@ EDGE = _record(
 MOVE = _record("src", "dst", "level", "rshift")
 FORM = _record(
     *("channels", "height", "width", "out_h", "out_w", "kh", "kw", "stride_y", "stride_x", "pad_y", "pad_x"),
-    *("dilation_y", "dilation_x", "groups", "outs"),
-)
+    *("dilation_y", "dilation_x", "depth", "out_d", "kd", "stride_z", "pad_z", "dilation_z", "groups", "outs"),
+)  # height, out_h, kh: of one slice; kd 0: a plane
 AXON = _record(
     *("core", "c0", "c1", "y0", "y1", "x0", "x1"),  # the source box
     *("to_c0", "to_c1", "to_y0", "to_y1", "to_x0", "to_x1"),  # what the tile holds of the target
@@ -47,7 +47,7 @@ class Net(NamedTuple):
     Records: pops POP, dends DEND, edges EDGE, moves MOVE (by level), forms FORM and axons AXON of
     Convs, clock CLOCK [1].  bias, theta, low int32 [somas] (membrane units).  start_u, start_v int32
     [somas or 0].  indptr int64, target uint32, weight int8 or int16, extra uint8 or None:
-    the synapses of all Sparses.  taps int8: weights [kh, kw, C_in // groups, C_out] of all Convs.
+    the synapses of all Sparses.  taps int8: weights [kd * kh, kw, C_in // groups, C_out] of all Convs.
     synapses, entries int8 or int32 [rows, cores, padded]: SynOps and axon entries of one event of a
     Sparse's source soma; entries None: one wherever there are synapses.  Packets over links, one of two
     ways: crossed [somas, links, padded] int8 or int32: those of one event over each link; or, where that
@@ -112,11 +112,13 @@ class State(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Loads of the current tick, int32 [cores] or [links], padded; met int32 [cores, cores]: packets from core to
-    core; spans for ``add_rows``; codes and spikes of one population."""
+    """Loads of the current tick, int32 [cores] or [links], padded; synops and reads are those of Sparses, those
+    of Convs, which may leave 32 bits, are convolved int64 [2, cores]; met int32 [cores, cores]: packets from core
+    to core; spans for ``add_rows``; codes and spikes of one population."""
 
     synops: np.ndarray
     reads: np.ndarray
+    convolved: np.ndarray
     updates: np.ndarray
     links: np.ndarray
     met: np.ndarray

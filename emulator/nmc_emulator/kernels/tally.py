@@ -8,7 +8,7 @@ from numba import njit
 def work(window, steps, count, width, channels, rows, columns, extent, core, offset, lag, tick, load, total):
     """total[core] += work of all events at its pieces; load[tick, core] likewise if it has rows.
 
-    count [F, S, P] events of the source; channels [D, S], rows [D, H], columns int32 [D, W]: fan-out
+    count [F, S, P] events of the source; channels [D, S], rows [D, H], columns [D, W]: fan-out
     factors, zero outside ``extent`` [D, 4]; tick [F] of level 0; events arrive ``offset`` ticks
     later; load int64 [ticks, cores], or empty for work that is not a SynOp. Events that leave the sample's
     window by their lag do no work.
@@ -23,9 +23,9 @@ def work(window, steps, count, width, channels, rows, columns, extent, core, off
                     continue
                 plane, left, right = 0, extent[d, 2], extent[d, 3]
                 for y in range(extent[d, 0], extent[d, 1]):
-                    line, events = np.int32(0), count[f, s, y * width + left : y * width + right]
+                    line, events = columns.dtype.type(0), count[f, s, y * width + left : y * width + right]
                     for x in range(len(events)):
-                        line = np.int32(line + columns[d, left + x] * events[x])
+                        line = columns.dtype.type(line + columns[d, left + x] * events[x])
                     plane += rows[d, y] * line
                 done += channels[d, s] * plane
             total[core[d]] += done

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nmc_compiler.errors import CapacityError, UsageError
+from nmc_compiler.errors import CapacityError
 
 from ..kernels import noc_cycle as kernels
 from ..kernels.noc_emit import DST, emit
@@ -15,7 +15,6 @@ from .queue import buffers_of, largest_tick
 from .schedule import Schedule, Work, hop_times, link_name
 from .times import TickLoads
 
-MOST_CORES = 64
 MOST_CYCLES = 50_000_000  # of one tick; a minute or so
 
 
@@ -104,15 +103,8 @@ class _Mesh:
         )
 
 
-def run_cycle(schedule: Schedule, multicast: bool) -> Iterator[TickLoads]:
-    """Loads of all ticks; depth is not measured and reads 0. UsageError for a mesh too large, or multicast."""
-    if multicast:
-        raise UsageError("fidelity cycle sends one packet per destination; choose queue for multicast trees")
-    if schedule.cores > MOST_CORES:
-        raise UsageError(
-            f"Program '{schedule.program.name}' uses {schedule.cores} cores; fidelity cycle takes up to {MOST_CORES};"
-            " choose queue"
-        )
+def run_cycle(schedule: Schedule) -> Iterator[TickLoads]:
+    """Loads of all ticks, one packet per destination; depth is not measured and reads 0."""
     mesh = _Mesh(schedule)
     for work in schedule.work():
         yield _block(mesh, work)

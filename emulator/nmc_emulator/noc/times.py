@@ -18,6 +18,8 @@ from .schedule import Schedule, link_name
 from .spec import NocSpec
 
 PROFILE = "loihi2-extrapolated-rates"
+FIDELITIES = ("queue", "cycle")
+MOST_CORES = 64  # of fidelity cycle
 KINDS = ("synapses of core", "somas of core", "link")
 
 
@@ -126,7 +128,7 @@ def simulate(
     *,
     fidelity: str = "queue",
     profile: str | PriceProfile = PROFILE,
-    multicast: bool = False,
+    multicast: bool | None = None,
     spec: NocSpec | None = None,
     layout: Layout | None = None,
     observe: Observer | None = None,
@@ -135,18 +137,20 @@ def simulate(
 
     fidelity: "queue", discrete events of packets; or "cycle", flit by flit, unicast, up to 64 cores.
     profile: times of operations, of kind latency.  multicast: one packet per event, copied where its XY
-    tree branches, instead of one per destination.  layout: the Program's, if it is resolved already.
-    observe: called with the loads of every block of ticks.
+    tree branches, instead of one per destination; None: as the Program's target does it.  layout: the
+    Program's, if it is resolved already.  observe: called with the loads of every block of ticks.
 
     UsageError for a profile that lacks a time that is needed, and for options or a trace that do not fit;
     CapacityError naming the link or core where a tick is longer than ``spec.tick_limit_ns`` or nothing moves.
     """
+    trees = sends_trees(program, multicast)
+    check_fidelity(program, fidelity, trees)
     profile = load_profile(profile) if isinstance(profile, str) else profile
     spec = spec or NocSpec()
     rates = rates_of(program, profile)
     schedule = Schedule(program, trace, rates, spec, layout)
     totals = _Totals(schedule.mesh, schedule.cores)
-    for loads in _simulator(fidelity, schedule, multicast):
+    for loads in _simulator(fidelity, schedule, trees):
         _check_limit(schedule, loads, spec)
         totals.add(loads)
         if observe is not None:
@@ -155,7 +159,7 @@ def simulate(
     return TickTimes(
         fidelity=fidelity,
         profile=profile.name,
-        multicast=multicast,
+        multicast=trees,
         mesh=schedule.mesh,
         per_tick=np.maximum(busy + rates.barrier / PS, rates.floor / PS),
         busy=busy,
@@ -170,6 +174,30 @@ def simulate(
     )
 
 
+def sends_trees(program: Program, multicast: bool | None = None) -> bool:
+    """Whether an event travels as one packet that is copied where its way branches; None: as the target does it."""
+    mesh = program.target.get("mesh") or {}
+    return mesh.get("multicast", "unicast") == "tree" if multicast is None else multicast
+
+
+def check_fidelity(program: Program, fidelity: str, trees: bool) -> None:
+    """UsageError for what a fidelity cannot do, before anything is run."""
+    if fidelity not in FIDELITIES:
+        raise UsageError(f"no fidelity '{fidelity}'; choose queue or cycle, or read the counters for bound")
+    if fidelity == "queue":
+        return
+    if trees:
+        raise UsageError(
+            "fidelity cycle sends one packet per destination; choose queue for multicast trees, or unicast"
+            " (--no-multicast)"
+        )
+    cores = 1 if program.mapping is None else len(program.mapping.cores)
+    if cores > MOST_CORES:
+        raise UsageError(
+            f"Program '{program.name}' uses {cores} cores; fidelity cycle takes up to {MOST_CORES}; choose queue"
+        )
+
+
 def _joined(parts: list[np.ndarray], dtype: type) -> np.ndarray:
     return np.concatenate(parts).astype(dtype) if parts else np.zeros(0, dtype)
 
@@ -179,11 +207,9 @@ def _simulator(fidelity: str, schedule: Schedule, multicast: bool) -> Iterator[T
         from .queue import run_queue
 
         return run_queue(schedule, multicast)
-    if fidelity == "cycle":
-        from .cycle import run_cycle
+    from .cycle import run_cycle
 
-        return run_cycle(schedule, multicast)
-    raise UsageError(f"no fidelity '{fidelity}'; choose queue or cycle, or read the counters for bound")
+    return run_cycle(schedule)
 
 
 def _check_limit(schedule: Schedule, loads: TickLoads, spec: NocSpec) -> None:

@@ -191,7 +191,7 @@ def _panel(plt: Any, axes: Any, program: Program, layout: Layout, title: str, va
     bar.formatter.set_powerlimits((-3, 4))
 
 
-def _links(plt: Any, axes: Any, layout: Layout, packets: np.ndarray) -> None:
+def _links(plt: Any, axes: Any, layout: Layout, packets: np.ndarray, unit: str) -> None:
     """Links as arrows beside the line between two routers, one for each direction."""
     _grid(axes, layout)
     used = np.flatnonzero(packets)
@@ -204,13 +204,15 @@ def _links(plt: Any, axes: Any, layout: Layout, packets: np.ndarray) -> None:
         *start.T, *(step * 0.76).T, packets[used], cmap=_colours(plt), angles="xy", scale_units="xy", scale=1,
         width=0.006, headwidth=3.5, headlength=4, headaxislength=4, clim=(0, max(packets.max(initial=0), 1e-9)),
     )  # fmt: skip
-    axes.set_title("packets over links, per sample", fontsize=9)
+    axes.set_title(f"packets over links, per {unit}", fontsize=9)
     bar = axes.figure.colorbar(arrows, ax=axes, fraction=0.04, pad=0.02)
     bar.formatter.set_powerlimits((-3, 4))
 
 
-def draw_cores(path: Path, program: Program, layout: Layout, counters: Counters, links: np.ndarray, n: int) -> None:
-    """Heat map of cores and links: totals of ``n`` samples per sample; links int64 [links] packets of the run."""
+def draw_cores(
+    path: Path, program: Program, layout: Layout, counters: Counters, links: np.ndarray, n: int, unit: str = "sample"
+) -> None:
+    """Heat map of cores and links: totals of ``n`` units per unit; links int64 [links] packets of the run."""
     plt, tables, n = load_matplotlib(), counters.tables, max(n, 1)
 
     def cores(*names: str) -> np.ndarray:
@@ -218,20 +220,20 @@ def draw_cores(path: Path, program: Program, layout: Layout, counters: Counters,
 
     x0, x1, y0, y1 = _extent(layout)
     columns = 3 if x1 - x0 <= 10 else 2 if x1 - x0 <= 20 else 1
-    unit = min(12 / columns / (x1 - x0), 9 / (y1 - y0), 0.8)  # inches of a router
+    inches = min(12 / columns / (x1 - x0), 9 / (y1 - y0), 0.8)  # inches of a router
     rows = math.ceil(5 / columns)
-    size = columns * max((x1 - x0) * unit + 1, 3), rows * max((y1 - y0) * unit + 0.6, 1.2) + 0.4
+    size = columns * max((x1 - x0) * inches + 1, 3), rows * max((y1 - y0) * inches + 0.6, 1.2) + 0.4
     figure, grid = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     panels = [
-        ("SynOps, per sample", cores("synops_ac", "synops_mac", "dyn_writes", "dyn_reads")),
-        ("neuron updates, per sample", cores("neuron_updates")),
-        ("axon entries read, per sample", cores("axon_reads")),
-        ("packets sent, per sample", cores("packets")),
+        (f"SynOps, per {unit}", cores("synops_ac", "synops_mac", "dyn_writes", "dyn_reads")),
+        (f"neuron updates, per {unit}", cores("neuron_updates")),
+        (f"axon entries read, per {unit}", cores("axon_reads")),
+        (f"packets sent, per {unit}", cores("packets")),
     ]
     flat = grid.reshape(-1)
     for axes, (title, values) in zip(flat, panels, strict=False):
         _panel(plt, axes, program, layout, title, values)
-    _links(plt, flat[4], layout, links / n)
+    _links(plt, flat[4], layout, links / n, unit)
     for axes in flat[5:]:
         axes.set_visible(False)
     about = f"{program.name} on {layout.cores} cores of {program.target.get('name', 'a target')}"
