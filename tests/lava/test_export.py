@@ -16,7 +16,7 @@ from lava_nets import describe, to_program
 import nmc
 from nmc.exporting import export
 from nmc.ladder import verify_lava
-from nmc.ladder.lava import lava_rung, noise
+from nmc.ladder.lava import emulated, lava_rung, noise
 from nmc_compiler.errors import LoweringError, ToolNotFound, UsageError
 from nmc_compiler.export.lava import export_lava
 from nmc_compiler.mapping import split_evenly
@@ -141,11 +141,61 @@ def test_lava_agrees_on_eight_images_with_convs_of_its_own(lava, compiled, name)
     assert verify_lava(compiled(name), ROOT / file, images=8).ok
 
 
+@pytest.mark.slow
+@pytest.mark.shared
+def test_lava_agrees_on_digits_of_lava_dl(lava, shared):
+    compiled = nmc.compile(shared / "data" / "lava_dl" / "mnist" / "trained_mnist_network.net", timesteps=20)
+    [rung] = verify_lava(compiled, images=8).rungs
+    assert (rung.mismatches, rung.first) == (0, None) and rung.compared > 100_000
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_lava_agrees_on_a_stream_of_lava_dl(lava, shared):
+    folder, steps = shared / "data" / "lava_dl" / "oxford", 300
+    program = nmc.compile(folder / "network.net").program
+    with np.load(folder / "layer0_trace.npz") as trace:
+        inputs = {"codes/input": trace["in"].astype(np.int64).T[:steps].reshape(steps, 200, 1, 1)}
+    sent = {name: int(codes.sum()) for name, codes in emulated(program, inputs)[0].items()}
+    assert sent["layer0"] > 100 and sent["layer1"] > 100
+    assert lava_rung(program, inputs).ok
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+@pytest.mark.parametrize("family", FAMILIES)
+def test_lava_agrees_on_eight_images_of_the_published_families(lava, shared, family):
+    folder = shared / "golden" / family
+    compiled = nmc.compile(folder / "model.pt", config=folder / "golden.json")
+    [rung] = verify_lava(compiled, folder / "vectors.npz", images=8, unroll=True).rungs
+    assert (rung.mismatches, rung.first, rung.numbers["images"]) == (0, None, 8)
+    assert rung.numbers["populations"] == len(compiled.program.populations) - 1
+    assert rung.compared > 2_000_000
+
+
 @pytest.mark.parametrize("seed, timesteps", [(0, 0), (4, 0), (3, 5), (5, 5)])
 def test_lava_agrees_on_general_networks(lava, seed, timesteps):
     program = general(seed, timesteps)
     rung = lava_rung(program, noise(program, 3 if timesteps else 1, seed))
     assert (rung.mismatches, rung.first) == (0, None)
+
+
+def volumes() -> Program:
+    net = Network("volumes")
+    net.input("in", (2, 6, 3), payload_bits=3)
+    net.lif("out", (2, 4, 3), vth=40)
+    weight = np.random.default_rng(1).integers(-60, 60, (2, 3, 2, 1, 2))
+    net.conv("c", 0, 1, weight, stride=(2, 1, 1), pad=(1, 1, 1), dilation=(1, 1, 2), groups=2, slices=3)
+    return net.program()
+
+
+def test_volumes_become_synapses_one_by_one():
+    """Lava has no convolution along three axes."""
+    assert {kind for kind, _ in became(volumes())} == {"Source", "Sparse", "LIF"}
+
+
+def test_lava_agrees_on_volumes(lava):
+    assert lava_rung(volumes(), noise(volumes(), 6, 1)).ok
 
 
 def test_lava_agrees_on_a_network_of_its_own_kind(lava):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from nmc_compiler.errors import FrontendError, UsageError
 from nmc_compiler.frontends import sdt_v1, sdt_v3, spikformer
@@ -17,13 +18,14 @@ FAMILIES: dict[str, ModuleType] = {"sdt_v1": sdt_v1, "spikformer": spikformer, "
 
 @dataclass(frozen=True)
 class Imported:
-    """A float graph with what the front end found out on the way."""
+    """A float graph with what the front end found out on the way; ``entries`` go to the conversion report."""
 
     graph: Graph
     family: str
     notes: tuple[str, ...]
     config: ModelConfig
     checkpoint_sha256: str
+    entries: tuple[dict[str, Any], ...] = ()
 
 
 def import_checkpoint(path: str | Path, config: str | Path | None = None, family: str | None = None) -> Imported:

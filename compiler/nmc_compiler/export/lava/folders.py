@@ -13,6 +13,7 @@ import numpy as np
 from nmc_compiler.errors import LoweringError
 from nmc_compiler.export.lava.plan import LAVA, Plan, Process, make_plan
 from nmc_compiler.program import program_digest, validate_program
+from nmc_compiler.program.learning import only_neurocore
 from nmc_compiler.program.model import Program
 
 SCHEMA = "nmc.lava/1"
@@ -26,10 +27,16 @@ def export_lava(program: Program) -> dict[str, bytes]:
     in it has no Process.
     """
     validate_program(program)
-    if program.modular:
+    if program.current_rule is not None:
+        profile = program.target["profile"]
+        how = "wrap in two's complement" if program.modular else "saturate"
         raise LoweringError(
-            f"Program '{program.name}' is for loihi1, whose currents wrap in two's complement; Lava's models wrap"
+            f"Program '{program.name}' is for {profile}, whose currents {how}; Lava's models wrap"
             " otherwise (docs/integers.md); compile it for loihi2 to run it in Lava"
+        )
+    if (special := only_neurocore(program)) is not None:
+        raise LoweringError(
+            f"Program '{program.name}' has {special}, which only a neurocore computes; Lava has no Process of it"
         )
     _check_time(program)
     plan = make_plan(program)

@@ -9,6 +9,7 @@ import numpy as np
 
 from nmc_compiler.errors import LoweringError
 from nmc_compiler.program.model import Conv, Map, Program, Shape, Sparse
+from nmc_compiler.program.shapes import conv_windows
 
 MAX_SYNAPSES = 1 << 26  # of one projection written out one by one
 
@@ -62,25 +63,27 @@ Entries = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def _conv(program: Program, conv: Conv) -> Iterator[Entries]:
-    _, height, width = program.populations[conv.src].shape
-    kh, kw, per_group, outs = conv.weight.shape
-    (rows, columns), (sy, sx), (py, px), (dy, dx) = conv.out_hw, conv.stride, conv.pad, conv.dilation
+    shape, (rows, columns) = program.populations[conv.src].shape, conv.out_hw
+    _, _, per_group, outs = conv.weight.shape
     if rows * columns * conv.weight.size > MAX_SYNAPSES:
         raise LoweringError(
             f"projection '{conv.name}': {rows * columns * conv.weight.size} synapses one by one, but Lava's Conv"
-            f" cannot stand for it (its sum may leave 24 bits, or it adds over positions); at most {MAX_SYNAPSES}"
+            " cannot stand for it (its sum may leave 24 bits, it adds over positions, or it has a third axis); at most"
+            f" {MAX_SYNAPSES}"
         )
     o, i = np.meshgrid(np.arange(outs), np.arange(per_group), indexing="ij")
     channel = o // (outs // conv.groups) * per_group + i
-    y, x = (n.reshape(-1, 1, 1) for n in np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"))
-    for ky in range(kh):
-        for kx in range(kw):
-            at_y, at_x = y * sy - py + ky * dy, x * sx - px + kx * dx
-            inside = ((at_y >= 0) & (at_y < height) & (at_x >= 0) & (at_x < width)).reshape(-1)
-            source = ((channel * height + at_y) * width + at_x)[inside]
-            target = o + 0 * source if conv.collapse else ((o * rows + y) * columns + x)[inside]
-            weight = np.broadcast_to(conv.weight[ky, kx].T.astype(np.int64), source.shape)
-            yield source, target, weight
+    windows = conv_windows(conv, shape)
+    place = np.arange(rows * columns).reshape(-1, 1, 1)
+    out = np.unravel_index(place, [w.out for w in windows])
+    taps = np.ndindex(*(w.kernel for w in windows))
+    for tap, kernel in zip(taps, conv.weight.reshape(-1, per_group, outs), strict=True):
+        at = [n * w.stride - w.pad + k * w.dilation for n, k, w in zip(out, tap, windows, strict=True)]
+        inside = np.logical_and.reduce([(n >= 0) & (n < w.size) for n, w in zip(at, windows, strict=True)]).reshape(-1)
+        line = at[0] * windows[1].size + at[1]
+        source = ((channel * shape[1] + line) * shape[2] + at[2])[inside]
+        target = o + 0 * source if conv.collapse else (o * rows * columns + place)[inside]
+        yield source, target, np.broadcast_to(kernel.T.astype(np.int64), source.shape)
 
 
 def _map(program: Program, item: Map) -> Iterator[Entries]:

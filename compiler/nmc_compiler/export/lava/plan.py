@@ -248,7 +248,8 @@ class _Planner:
     def _projection(self, item: Conv | Map | Sparse) -> None:
         program, p = self.program, self.program.populations[item.src]
         late = item.lag or (isinstance(item, Sparse) and item.extra is not None and bool(item.extra.any()))
-        fits = isinstance(item, Conv) and not late and not item.collapse and _worst(program, item) < WRAP
+        plane = isinstance(item, Conv) and item.depth is None and not item.collapse
+        fits = isinstance(item, Conv) and plane and not late and _worst(program, item) < WRAP
         synapses = None if fits else synapses_of(program, item)
         for part in self.plan.parts[item.src]:
             for sink in self._into(item.dst, program.arrival(item.src, item.delay, item.lag)):
