@@ -17,6 +17,11 @@ from nmc_compiler.errors import ArtefactError, VerifyError
 from nmc_compiler.graph import Graph
 from nmc_compiler.graph.store import load_graph, save_graph
 from nmc_compiler.graph.text import to_text
+from nmc_compiler.neurocore import save_image
+from nmc_compiler.neurocore.build import Built, build_image
+from nmc_compiler.neurocore.image import ARRAYS_FILE as IMAGE_ARRAYS
+from nmc_compiler.neurocore.image import JSON_FILE as IMAGE_JSON
+from nmc_compiler.neurocore.places import PROFILE
 from nmc_compiler.program import load_program, program_digest, save_program
 from nmc_compiler.program.model import Program
 from nmc_compiler.target import Target
@@ -58,6 +63,14 @@ class Compiled:
         """The graph as the chip computes it."""
         return self._graph("int")
 
+    @functools.cached_property
+    def image(self) -> Built | None:
+        """The image of a Program mapped for a neurocore, and what it takes of each core; None for other targets.
+
+        LoweringError or CapacityError, with core and numbers, where there is none.
+        """
+        return build_image(self.program) if self.program.target.get("profile") == PROFILE else None
+
     def target(self) -> Target:
         """The target it was compiled for, as it was then. VerifyError where the Program does not hold it."""
         return stored_target(self.program)
@@ -67,11 +80,13 @@ class Compiled:
 
         Raises ArtefactError where it cannot be written.
         """
-        with replacing(folder, last="program.json") as stage:
+        with replacing(folder, last="program.json", stale=(IMAGE_JSON, IMAGE_ARRAYS)) as stage:
             save_program(self.program, stage)
-            for kind, stem in GRAPHS.items():
+            for kind, stem in GRAPHS.items() if "graphs" in self.program.meta else ():
                 save_graph(self._graph(kind), stage, stem)
             write_bytes(stage / CONVERSION, json_text(self.conversion).encode())
+            if self.image is not None:
+                save_image(self.image.image, stage)
         return Compiled(self.program, self.conversion, Path(folder), self.mapping, self.graphs)
 
     def _graph(self, kind: str) -> Graph:
@@ -90,13 +105,16 @@ class Compiled:
 
 
 def load(folder: str | os.PathLike[str]) -> Compiled:
-    """Load an artefact that ``nmc compile`` wrote. Everything is checked before it is used.
+    """Load an artefact that ``nmc compile`` wrote, or any Program. Everything is checked before it is used.
 
     Raises ArtefactError for files that are missing, damaged or altered, VerifyError for a Program
-    that breaks its own rules. The graphs are read when they are asked for.
+    that breaks its own rules. The graphs are read when they are asked for; a Program that was not made from any
+    has no conversion report either.
     """
     folder = Path(folder)
     program = load_program(folder)
+    if "graphs" not in program.meta and not (folder / CONVERSION).exists():
+        return Compiled(program, {}, folder)
     return Compiled(program, _read_conversion(folder / CONVERSION), folder)
 
 

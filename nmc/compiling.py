@@ -1,4 +1,4 @@
-"""nmc.compile: checkpoint in, mapped Program out. The stages live in nmc_compiler; here they meet."""
+"""nmc.compile: a model file in, mapped Program out. The stages live in nmc_compiler; here they meet."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ import numpy as np
 
 from nmc import _version
 from nmc.artefact import Compiled, graph_digest
-from nmc.inputs import read_samples, shape_of_graph
+from nmc.calibration import compared, read_calibration
+from nmc.importing import ModelOptions, import_model
 from nmc_compiler.fitting import fit
-from nmc_compiler.frontends.checkpoint import Imported, import_checkpoint
+from nmc_compiler.frontends.checkpoint import Imported
 from nmc_compiler.graph import Graph
 from nmc_compiler.graph.interpret import interpret
 from nmc_compiler.options import CompileOptions
+from nmc_compiler.passes.agreement import Inputs
 from nmc_compiler.passes.pipeline import compile_graph
-from nmc_compiler.passes.report import ConversionReport
+from nmc_compiler.passes.report import ConversionReport, layers_of
 from nmc_compiler.program.model import Program
 from nmc_compiler.target import Target, load_target
-
-CALIB_SAMPLES = 16  # rates of these are enough to weigh one core pair against another
 
 Observer = Callable[[str, Graph | None, float], None]
 
@@ -36,6 +36,11 @@ def compile(  # the name users look for
     *,
     config: str | os.PathLike[str] | None = None,
     family: str | None = None,
+    timesteps: int | None = None,
+    dt: float | None = None,
+    nir_rule: str | None = None,
+    nir_reset: str | None = None,
+    nir_input: str | None = None,
     out: str | os.PathLike[str] | None = None,
     chips: int | Literal["auto"] | None = None,
     calib: str | os.PathLike[str] | None = None,
@@ -46,13 +51,16 @@ def compile(  # the name users look for
     channel_bins: int = 4,
     pipelined: bool = False,
     stream_pieces: int = 0,
+    allow: tuple[str, ...] = (),
     seed: int = 0,
     observer: Observer | None = None,
 ) -> Compiled:
-    """Compile a checkpoint to a Program mapped onto the cores of ``target``.
+    """Compile a model to a Program mapped onto the cores of ``target``.
 
-    model: .pt, .pth or .safetensors.  target: a name of ``nmc targets`` or a YAML file.
-    config: the model's constructor arguments; else those in the checkpoint or beside it.
+    model: .pt, .pth or .safetensors (checkpoints), .nir or .net.  target: a name of ``nmc targets`` or a YAML file.
+    config: the constructor arguments of a checkpoint; else those in the checkpoint or beside it.
+    timesteps: of one sample, for .nir and .net; 0 is a stream.  dt: seconds per timestep, for .nir; nir_rule,
+    nir_reset, nir_input: docs/nir.md.  allow: approximations of neurons that may be made (``CompileOptions``).
     out: folder for the artefact; None keeps it in memory.  chips: how many may be used, "auto" for
     the fewest, None for the target's own default.  calib: .npz of images that are not test images;
     spike rates of the first 16 weigh the placement.  input_range: values the real input may
@@ -71,19 +79,25 @@ def compile(  # the name users look for
         channel_bins=channel_bins,
         pipelined=pipelined,
         stream_pieces=stream_pieces,
+        allow=tuple(allow),
     )
-    imported = import_checkpoint(Path(model), None if config is None else Path(config), family)
+    asked = ModelOptions(config, family, timesteps, dt, nir_rule, nir_reset, nir_input)
+    imported = import_model(model, asked)
     notes = [_without_folders(note, model, config) for note in imported.notes]
-    report = ConversionReport(notes=notes)
-    quantised = compile_graph(imported.graph, chip, options, report, observer)
+    report = ConversionReport(notes, list(imported.entries))
+    inputs = None if calib is None else read_calibration(calib, imported.graph)
+    quantised = compile_graph(imported.graph, chip, options, report, observer, inputs)
     wanted = chip.defaults.chips.value if chips is None else chips
-    rates = None if calib is None else partial(spike_rates, calib=calib)
+    rates = None if inputs is None else partial(spike_rates, inputs=inputs)
     fitted = fit(quantised, chip, options, report, wanted, rates, seed)
     program, mapping = fitted.program, fitted.mapping
     graphs = {"float": imported.graph, "int": fitted.graph}
     more = {"chips": wanted, "seed": seed, "calib": None if calib is None else file_digest(calib)}
     meta = provenance(program, imported, chip, options, graphs) | {"placement": more}
-    compiled = Compiled(replace(program, meta=meta), report.as_json(), None, mapping, graphs)
+    conversion = report.as_json() | {"layers": layers_of(imported.graph, fitted.graph)}
+    if inputs is not None:
+        conversion["calibration"] = compared(imported.graph, fitted.graph, inputs, chip, options, report.exact)
+    compiled = Compiled(replace(program, meta=meta), conversion, None, mapping, graphs)
     return compiled if out is None else compiled.save(out)
 
 
@@ -104,16 +118,16 @@ def provenance(
             "graphs": {kind: graph_digest(graph) for kind, graph in graphs.items()},
             "target": target.model_dump(mode="json", by_alias=True),
         }
+        | {key: netlist.meta[key] for key in ("inputs", "outputs") if key in netlist.meta}  # of general networks
     )
 
 
-def spike_rates(graph: Graph, netlist: Program, calib: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Events per timestep of every neuron, [C, H, W] by population, on the first samples of ``calib``.
+def spike_rates(graph: Graph, netlist: Program, inputs: Inputs) -> dict[str, np.ndarray]:
+    """Events per timestep of every neuron, [C, H, W] by population, on calibration data.
 
     A relay hands on what its source emits, so it has its source's rates.
     """
-    samples = read_samples(calib, shape_of_graph(graph), CALIB_SAMPLES)
-    codes = interpret(graph, samples.images, record="all").codes
+    codes = interpret(graph, inputs, record="all").codes
     rates = {name: (code != 0).mean(axis=(0, 1)) for name, code in codes.items()}
     for item in netlist.maps:
         for population in netlist.populations:

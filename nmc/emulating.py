@@ -4,34 +4,49 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from nmc.artefact import Compiled, json_text, load
+from nmc.drive import Input, drive_of, drive_of_images, takes_events
 from nmc.folders import replacing, write_bytes
+from nmc.general import EventJob, EventOutcome, run_job
 from nmc.inputs import Given, as_samples, shape_of_program
-from nmc.recording import read_recording
-from nmc.running import FILES, Wishes, run_images
-from nmc.timing import timed, whole
+from nmc.kept import write_events
+from nmc.recording import as_recorded, read_recording
+from nmc.reporting import report_of
+from nmc.running import digest_of, run_images
+from nmc.scores import Scores, output_of, said
+from nmc.timing import check_timing, timed, whole
+from nmc.wishes import FILES, Wishes
 from nmc_compiler.errors import UsageError
 from nmc_compiler.program import program_digest
 from nmc_compiler.program.model import Population, Program
-from nmc_emulator import RunResult
+from nmc_emulator import Events, RunResult
+from nmc_emulator import event_log as event_checkpoint
 from nmc_emulator.recost import Recording
 from nmc_emulator.recost import recost as count_again
-from nmc_emulator.report import Report, make_report
+from nmc_emulator.recount import Chunk
+from nmc_emulator.report import Report
+from nmc_emulator.suits import engine_for, why_not_layers
+from nmc_emulator.trace import codes_of
 
 REPORT, SPIKES = "report.json", "spikes.npz"
+WEIGHTS = "weights.npz"  # of plastic projections
 MAX_RECORD_BYTES = 8 << 30  # recorded codes are held in memory until they are written
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run. ``codes``: recorded population -> [N, T, C, H, W]; ``partial``: it was stopped before its end."""
+    """A finished run; ``partial``: it was stopped before its end.
+
+    ``codes``: recorded population -> [N, T, C, H, W], of a run of images.  ``events``: recorded population -> Events,
+    of a run that events drove.  ``program``: as it ran, that is with the windows of samples.
+    """
 
     report: Report
     logits: np.ndarray
@@ -39,6 +54,7 @@ class Run:
     result: RunResult
     program: Program
     partial: bool = False
+    events: Mapping[str, Events] = field(default_factory=dict)
 
     @property
     def accuracy(self) -> float | None:
@@ -47,11 +63,18 @@ class Run:
 
     def spikes(self, name: str) -> np.ndarray:
         """Codes of a recorded population as its authors lay them out: [T, N, ...], or [N, ...] without time."""
-        if name not in self.codes:
-            known = ", ".join(list(self.codes)[:6]) or "none"
+        if name not in self.codes and name not in self.events:
+            known = ", ".join([*self.codes, *self.events][:6]) or "none"
             raise UsageError(f"population {name!r} was not recorded; recorded: {known}")
         population = next(p for p in self.program.populations if p.name == name)
-        return as_authors(population, self.codes[name], self.program.record_time)
+        codes = self.codes[name] if name in self.codes else self._dense(name, population)
+        return as_authors(population, codes, self.program.record_time)
+
+    def _dense(self, name: str, population: Population) -> np.ndarray:
+        T = self.program.timesteps
+        steps = T * self.result.samples if T else self.report["timesteps"]
+        codes: np.ndarray = codes_of(self.events[name], steps, population.shape)
+        return codes.reshape(self.result.samples, -1, *population.shape)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write ``report.json``, and ``spikes.npz`` if anything was recorded. ArtefactError where it cannot be."""
@@ -63,12 +86,16 @@ class Run:
         if self.codes:
             arrays: dict[str, Any] = {f"spikes/{name}": self.spikes(name) for name in self.codes}
             np.savez_compressed(stage / SPIKES, **arrays)
+        if self.result.weights:
+            np.savez_compressed(stage / WEIGHTS, **self.result.weights)  # type: ignore[arg-type]
+        if self.events:
+            write_events(stage / SPIKES, self.events)
         write_bytes(stage / REPORT, json_text(self.report.data).encode())
 
 
 def _staged(folder: str | os.PathLike[str]) -> contextlib.AbstractContextManager[Path]:
     """Where a run is written until it is whole; files of an earlier run that it does not write go."""
-    return replacing(folder, last=REPORT, stale=(SPIKES, *FILES))
+    return replacing(folder, last=REPORT, stale=(SPIKES, WEIGHTS, *FILES))
 
 
 @contextlib.contextmanager
@@ -82,7 +109,7 @@ def _perhaps(folder: str | os.PathLike[str] | None) -> Iterator[Path | None]:
 
 def emulate(
     program: Compiled | Program | str | os.PathLike[str],
-    x: np.ndarray | str | os.PathLike[str],
+    x: Input | Mapping[str, Input] | str | os.PathLike[str] | None = None,
     labels: np.ndarray | None = None,
     *,
     record: Literal["all"] | Iterable[str] = (),
@@ -98,38 +125,40 @@ def emulate(
     checkpoint: str | os.PathLike[str] | None = None,
     catch: bool = False,
     dt: int | None = None,
+    steps: int | None = None,
     timing: Literal["", "queue", "cycle"] = "",
-    multicast: bool = False,
+    multicast: bool | None = None,
     arithmetic: Literal["exact", "float"] = "exact",
 ) -> Run:
     """Emulate a Program exactly, and count what happens.
 
     program: what ``nmc.compile`` or ``nmc.load`` gave, or an artefact's folder.  x: images
     [N, C, H, W] ([N, T, C, H, W] if the input has a time axis), or an .npz that holds ``images`` and
-    perhaps ``labels``.  labels: int [N], for the accuracy.  record: populations whose codes to keep,
-    or "all".  engine: "layers" (fast), "events" (fast, general networks), "ticks", or "auto"; the
-    results are the same.  strict: a value out of range is a VerifyError, not a count.  limit: only
-    the first samples.  batch: samples computed together.  out: folder for report.json, spikes.npz
-    and traces.  progress: a bar on standard error.
+    perhaps ``labels``.  Where events drive the Program: by input population (or alone, if there is one)
+    codes [T, C, H, W], of samples [N, T, C, H, W], or ``nmc_emulator.Events``; or an .npz of these
+    (docs/formats.md#inputs); None where it has no input.  labels: int [N], for the accuracy.
+
+    record: populations whose codes to keep, or "all".  engine: "layers" (fast), "events" (fast, general
+    networks), "ticks", or "auto"; the results are the same.  strict: a value out of range is a VerifyError,
+    not a count.  limit: only the first samples.  batch: samples computed together.  out: folder for
+    report.json, spikes.npz and traces.  progress: a bar on standard error.  steps: timesteps of a run that
+    events drive (of each sample, where samples go through a stream); None: as long as its input.
 
     trace: files to write into ``out`` as the run goes on, of "events", "csv", "parquet", "chrome";
     probe: somas for a VCD, ``population`` or ``population:c,y,x``; plot: pictures (docs/traces.md).
     checkpoint: a file that keeps what is done, so that the same call goes on behind it.  catch:
-    Ctrl-C ends the run behind the sample at hand, and its report is ``partial``.  dt: where ``x``
+    Ctrl-C ends the run behind the sample or timestep at hand, and its report is ``partial``.  dt: where ``x``
     names a recording of events (x, y, t, p), how long a timestep is, in the units of t (docs/traces.md).
     timing: "queue" sends the packets through queues and links, "cycle" flit by flit (docs/timing.md);
-    multicast: one packet per event, copied where its way branches, instead of one per core.
-    arithmetic: "float" makes the potentials of lif somas real numbers, which neither round nor wrap nor
+    multicast: one packet per event, copied where its way branches, instead of one per core; None: as the target
+    does it.  arithmetic: "float" makes the potentials of lif somas real numbers, which neither round nor wrap nor
     saturate: not what the chip computes, but what its integers cost.
 
     Raises FrontendError for samples that do not fit, UsageError for options that make no sense.
     """
     netlist, digest = _program(program)
-    samples = as_samples(x, labels, shape_of_program(netlist), limit, dt)
-    wanted: str | list[str] = "all" if record == "all" else list(record)
-    _check_room(netlist, samples, wanted)
     wishes = Wishes(
-        wanted,
+        "all" if record == "all" else list(record),
         tuple(dict.fromkeys(trace)),
         tuple(probe),
         plot,
@@ -137,25 +166,107 @@ def emulate(
         timing,
         multicast,
     )
+    _check_wishes(netlist, wishes, arithmetic, out)
+    how: dict[str, Any] = {"strict": strict, "arithmetic": arithmetic}
+    go: dict[str, Any] = {"progress": progress, "catch": catch}
+    if takes_events(netlist):
+        drive = drive_of(netlist, x, labels, steps=steps, limit=limit, dt=dt)
+        job = EventJob(drive, digest, wishes, engine, **how)
+        with _perhaps(out) as stage:
+            finished = _saved(_of_events(job, run_job(job, stage, **go)), stage)
+    else:
+        samples = _images(netlist, x, labels, steps, limit, dt)
+        _check_room(netlist, samples, wishes.record)
+        with _perhaps(out) as stage:
+            finished = _saved(_of_images(netlist, digest, samples, wishes, engine, batch, stage, how, go), stage)
+    if checkpoint is not None and not finished.partial:
+        event_checkpoint.remove(Path(checkpoint))
+    return finished
+
+
+def _check_wishes(program: Program, wishes: Wishes, arithmetic: str, out: str | os.PathLike[str] | None) -> None:
+    """UsageError for what does not go together, before anything is read or run."""
     if arithmetic == "float" and (wishes.probe or "events" in wishes.trace):
         raise UsageError("arithmetic float is for comparison: probes and events.npz are of exact runs only")
     if wishes.files and out is None:
         raise UsageError("traces, probes and plots are files: say with `out` where they go")
-    with _perhaps(out) as stage:
-        options: Any = {"engine": engine, "strict": strict, "batch": batch, "progress": progress, "catch": catch}
-        options["arithmetic"] = arithmetic
-        done = run_images(netlist, digest, samples.images, samples.labels, wishes, stage, **options)
-        result, known = done.result, None if samples.labels is None else samples.labels[: done.result.samples]
-        extra: dict[str, Any] = {"input": samples.note} if samples.note else {}
-        extra |= {"partial": {"samples": result.samples, "of": done.samples}} if done.partial else {}
-        extra |= {"timing": done.timing, "arithmetic": arithmetic}
-        report = _report(netlist, result, known, digest, extra)
-        finished = Run(report, result.logits, result.codes, result, netlist, done.partial)
-        if stage is not None:
-            finished._write(stage)
-    if checkpoint is not None and not done.partial:
-        Path(checkpoint).unlink(missing_ok=True)
-    return finished
+    if wishes.multicast is not None and not wishes.timing:
+        raise UsageError("multicast says how packets travel, which only the times show; give --timing as well")
+    if wishes.timing:
+        check_timing(program, wishes.timing, wishes.multicast)
+
+
+def _saved(run: Run, stage: Path | None) -> Run:
+    if stage is not None:
+        run._write(stage)
+    return run
+
+
+def _images(program: Program, x: Any, labels: Any, steps: int | None, limit: int | None, dt: int | None) -> Given:
+    """The samples of a Program that takes images."""
+    if steps is not None:
+        T = program.timesteps
+        raise UsageError(f"--steps {steps}: Program '{program.name}' takes images, each for {T} timesteps; use --limit")
+    if x is None or isinstance(x, (Mapping, Events)):
+        raise UsageError(f"Program '{program.name}' takes images; give --input FILE.npz, or an array")
+    return as_samples(x, labels, shape_of_program(program), limit, dt)
+
+
+def _of_images(
+    program: Program,
+    digest: str,
+    samples: Given,
+    wishes: Wishes,
+    engine: str,
+    batch: int,
+    stage: Path | None,
+    how: dict[str, Any],
+    go: dict[str, Any],
+) -> Run:
+    """A run of images, on the engine that suits the Program and what is wanted."""
+    chosen = _engine_for(program, engine, wishes)
+    if chosen == "events":
+        drive = drive_of_images(program, samples.images, samples.labels, digest_of(samples.images), samples.note)
+        job = EventJob(drive, digest, wishes, "events", **how)
+        return _of_events(job, run_job(job, stage, **go), dense=True)
+    options = {"engine": chosen, "batch": batch, **how, **go}
+    done = run_images(program, digest, samples.images, samples.labels, wishes, stage, **options)
+    result, known = done.result, None if samples.labels is None else samples.labels[: done.result.samples]
+    partial = {"samples": result.samples, "of": done.samples} if done.partial else None
+    extra = {"input": samples.note or None, "partial": partial, "timing": done.timing, "arithmetic": how["arithmetic"]}
+    report = report_of(program, result, known, digest, result.samples, extra)
+    return Run(report, result.logits, result.codes, result, program, done.partial)
+
+
+def _engine_for(program: Program, engine: str, wishes: Wishes) -> str:
+    """The engine of a run of images; what "layers" runs can be traced there, too."""
+    if engine != "auto":
+        return engine
+    if wishes.events or wishes.checkpoint:
+        return "layers" if why_not_layers(program) is None else "events"
+    return engine_for(program)
+
+
+def _of_events(job: EventJob, done: EventOutcome, dense: bool = False) -> Run:
+    """The report of a run on events; ``dense``: with codes in place of events, as runs of images have them."""
+    drive, program, result = job.drive, done.program, done.result
+    readout = any(p.model == "readout" for p in program.populations)
+    unit = "samples" if program.timesteps else "timesteps"
+    extra = {
+        "input": drive.note or None,
+        "partial": {unit: done.units, "of": done.asked} if done.partial else None,
+        "timing": done.timing,
+        "arithmetic": job.arithmetic,
+        "classes": None if drive.labels is None or readout else said(program),
+    }
+    report = report_of(program, result, done.labels, job.digest, done.units, extra)
+    run = Run(report, result.logits, {}, result, program, done.partial, done.events)
+    if not dense:
+        return run
+    codes = {p.name: run._dense(p.name, p) for p in program.populations if p.name in done.events}
+    small = {p.name: not (p.signed or p.payload_bits > 8) for p in program.populations}
+    codes = {name: c.astype(np.uint8) if small[name] else c for name, c in codes.items()}
+    return Run(report, result.logits, codes, result, program, done.partial)
 
 
 def recost(
@@ -164,7 +275,7 @@ def recost(
     *,
     out: str | os.PathLike[str] | None = None,
     timing: Literal["", "queue", "cycle"] = "",
-    multicast: bool = False,
+    multicast: bool | None = None,
 ) -> Run:
     """Report of a Program on the samples of a recorded run of the same network, without running it.
 
@@ -175,45 +286,47 @@ def recost(
     Raises UsageError where the recorded Program computes something else, FrontendError for a damaged file.
     """
     netlist, digest = _program(program)
+    _check_wishes(netlist, Wishes(timing=timing, multicast=multicast), "exact", out)
     recording = read_recording(events, netlist)
+    netlist = as_recorded(netlist, recording.window)
     counters = count_again(netlist, recording)
     scale = next((p.readout_scale for p in netlist.populations if p.model == "readout"), 1.0)
     logits, mapped = recording.logits_int, netlist.mapping is not None
     result = RunResult(logits * scale, logits, counters, recording.samples, "recost", mapped)
-    extra = {"recosted_from": recording.program, "timing": _timed(netlist, recording, timing, multicast)}
-    report = _report(netlist, result, recording.labels, digest, extra)
+    extra: dict[str, Any] = {"recosted_from": recording.program}
+    extra["timing"] = _timed(netlist, recording, timing, multicast)
+    labels = recording.labels
+    if labels is not None and not logits.shape[1]:
+        extra["classes"] = said(netlist)
+        result, labels = _scored(netlist, recording, result)
+    report = report_of(netlist, result, labels, digest, recording.steps or recording.samples, extra)
     finished = Run(report, result.logits, {}, result, netlist)
     if out is not None:
         finished.save(out)
     return finished
 
 
-def _timed(program: Program, recording: Recording, timing: str, multicast: bool) -> dict[str, Any] | None:
+def _places(program: Program, recording: Recording) -> list[int | None]:
+    """The population that each number in the chunks of a recording stands for."""
+    names = {p.name: i for i, p in enumerate(program.populations)}
+    return [names.get(name) for name in recording.populations]
+
+
+def _scored(program: Program, recording: Recording, result: RunResult) -> tuple[RunResult, np.ndarray | None]:
+    """The result with classes told by the output population, and the labels, if there is such a population."""
+    output = output_of(program)
+    if output is None:
+        return result, None
+    scores = Scores(program, output, recording.samples)
+    scores.add(Chunk(0, whole(program, recording.chunks(), _places(program, recording))))
+    told = replace(result, logits=scores.sums.astype(np.float64), logits_int=scores.sums)
+    return told, recording.labels
+
+
+def _timed(program: Program, recording: Recording, timing: str, multicast: bool | None) -> dict[str, Any] | None:
     if not timing:
         return None
-    names = {p.name: i for i, p in enumerate(program.populations)}
-    trace = whole(program, recording.chunks(), [names.get(name) for name in recording.populations])
-    return timed(program, trace, timing, multicast)
-
-
-def _report(
-    program: Program, result: RunResult, labels: np.ndarray | None, digest: str, extra: dict[str, Any]
-) -> Report:
-    """The report, with what is special about the run said first."""
-    special = {"input": None, "partial": None, "recosted_from": None, "timing": None, "arithmetic": "exact"} | extra
-    data = dict(make_report(program, result, labels, digest).data) | special
-    said = []
-    if data["partial"]:
-        said.append(f"PARTIAL: the run was stopped behind {result.samples} of {data['partial']['of']} samples")
-    if data["recosted_from"]:
-        said.append(
-            f"re-costed from the events of a run of Program {data['recosted_from'][:12]}, which computes the same;"
-            " this Program was not run"
-        )
-    if data["arithmetic"] == "float":
-        said.append("potentials of lif somas are real numbers in this run: not what the chip computes")
-    said += [data["input"]] if data["input"] else []
-    return Report(data | {"assumptions": [*said, *data["assumptions"]]})
+    return timed(program, whole(program, recording.chunks(), _places(program, recording)), timing, multicast)
 
 
 def _program(program: Compiled | Program | str | os.PathLike[str]) -> tuple[Program, str]:

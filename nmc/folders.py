@@ -75,6 +75,33 @@ def write_bytes(path: Path, data: bytes) -> None:
         os.fsync(stream.fileno())
 
 
+def write_file(path: str | os.PathLike[str], data: bytes) -> Path:
+    """Write one file beside its place and move it there, so that it is never half-written.
+
+    Raises ArtefactError where it cannot be written, UsageError where a folder is in its place.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise UsageError(f"{target}: is a folder; give a file for the output")
+    made = [p for p in target.parents if not p.exists()]
+    part, done = target.with_name(f".{target.name}.{platform.node()}.{os.getpid()}{PART}"), False
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(part, data)
+        os.replace(part, target)
+        done = True
+    except OSError as error:
+        raise ArtefactError(
+            f"{target}: could not be written: {error.strerror or error}; nothing was left behind. "
+            "Free some space or choose another place"
+        ) from None
+    finally:
+        part.unlink(missing_ok=True)
+        if not done:
+            _remove_empty(made)
+    return target
+
+
 def _move(stage: Path, target: Path, last: str, stale: tuple[str, ...]) -> None:
     if not target.exists():
         os.rename(stage, target)

@@ -152,6 +152,13 @@ def _check_labels(labels: np.ndarray, samples: int, classes: int, where: str) ->
         raise FrontendError(f"{where} have shape {list(labels.shape)}, but there are {samples} images")
     if labels.dtype.kind not in "iu":
         raise FrontendError(f"{where} have dtype {labels.dtype}; class numbers are whole numbers")
+    check_classes(labels, classes, where)
+
+
+def check_classes(labels: np.ndarray, classes: int, where: str) -> None:
+    """FrontendError for a label that is none of 0..classes - 1; classes 0: nobody knows."""
+    if not classes:
+        return
     wrong = (labels < 0) | (labels >= classes)
     if wrong.any():
         first = int(np.argmax(wrong))

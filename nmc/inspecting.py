@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nmc.artefact import from_meta, load
-from nmc_compiler.frontends.checkpoint import import_checkpoint
+from nmc.importing import ModelOptions, import_model
 from nmc_compiler.graph import Graph, Node, Ref
 from nmc_compiler.graph.verify import findings
+from nmc_compiler.program.model import Conv, Program, Sparse
+from nmc_emulator.timing import edges_of
+from nmc_emulator.trace import coded
 
 SCHEMA = "nmc.inspect/1"
+OWN = {"lif": ("du", "dv", "restart"), "sigma_delta": ("relu", "cumulative")}  # numbers of a soma, by its model
 BUFFERS = ("mean", "var")  # statistics of a batch norm: stored, but not trained
 
 
@@ -34,7 +38,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Layers in the order of the data flow, the settings with their evidence, and notes of the front end."""
+    """Layers in the order of the data flow, the settings with their evidence, and notes of the front end.
+
+    ``conversion``: what became of each node of a NIR file, rated faithful or approximate.
+    """
 
     name: str
     timesteps: int
@@ -42,6 +49,7 @@ class Inspection:
     notes: tuple[str, ...]
     settings: dict[str, dict[str, Any]]
     layers: tuple[Layer, ...]
+    conversion: tuple[dict[str, Any], ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -63,19 +71,56 @@ def inspect(
     model: str | os.PathLike[str],
     config: str | os.PathLike[str] | None = None,
     family: str | None = None,
+    **options: Any,
 ) -> Inspection:
-    """Inspect a checkpoint, or the integer graph of a folder that ``nmc compile`` wrote.
+    """Inspect a model file, the integer graph of a folder that ``nmc compile`` wrote, or any other Program.
 
-    Raises FrontendError for a checkpoint that cannot be understood, ArtefactError for a damaged folder.
+    options: timesteps, dt, nir_rule, nir_reset and nir_input, as ``nmc.compile`` takes them.
+    Raises FrontendError for a file that cannot be understood, ArtefactError for a damaged folder.
     """
     path = Path(model)
     if path.is_dir():
         compiled = load(path)
+        if "graphs" not in compiled.program.meta:
+            return _of_program(compiled.program)
         values = _settings(from_meta(compiled.program, "config"))
         return _inspection(compiled.int_graph, tuple(compiled.conversion.get("notes", ())), values)
-    imported = import_checkpoint(path, None if config is None else Path(config), family)
+    imported = import_model(path, ModelOptions(config, family, **options))
     values = {key: {"value": a.value, "evidence": a.evidence} for key, a in imported.config.values.items()}
-    return _inspection(imported.graph, imported.notes, values)
+    return replace(_inspection(imported.graph, imported.notes, values), conversion=imported.entries)
+
+
+def _of_program(program: Program) -> Inspection:
+    """A Program that was made from no graph: its populations, and the projections into them."""
+    layers = tuple(_population(program, i) for i in range(len(program.populations)))
+    notes = ("made from no graph: these are the populations of the Program, each with the projections that it reads",)
+    return Inspection(program.name, program.timesteps, "integer", notes, {}, layers)
+
+
+def _population(program: Program, i: int) -> Layer:
+    p, origin = program.populations[i], "program"
+    sums = _dendrites(program, p.dendrite)
+    arrays: dict[str, dict[str, Any]] = {}
+    weighted: list[Conv | Sparse] = [*program.convs, *program.sparses]
+    for item in (item for item in weighted if item.dst in sums):
+        key = (item.weight_key if isinstance(item, Conv) else "") or item.name
+        of = {"key": key, "shape": list(item.weight.shape), "size": int(item.weight.size)}
+        arrays[item.name] = of | {"evidence": origin}
+    told = {name: getattr(p, name) for name in OWN.get(p.model, ())}
+    values = {name: {"value": value, "evidence": origin} for name, value in told.items() if value is not None}
+    sources = ", ".join(dict.fromkeys(program.populations[e.src].name for e in edges_of(program) if e.dst in sums))
+    reason = f"driven by events of {sources}" if sources else "reads no events"
+    reason, place = ("its events are given", "host") if p.model == "input" else (reason, "core")
+    gives = "values" if p.model == "readout" else "codes" if coded(p) else "spikes"
+    parameters = sum(a["size"] for a in arrays.values())
+    shape = "x".join(map(str, p.shape))
+    return Layer(p.name, p.model, f"{gives} {shape}", parameters, place, True, reason, values, arrays)
+
+
+def _dendrites(program: Program, dendrite: int) -> set[int]:
+    """A dendrite and those whose sums are moved to it."""
+    found = {dendrite}
+    return found.union(*(_dendrites(program, t.src) for t in program.transfers if t.dst == dendrite))
 
 
 def _settings(stored: dict[str, Any]) -> dict[str, dict[str, Any]]:

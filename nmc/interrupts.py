@@ -1,4 +1,4 @@
-"""Ctrl-C while samples run: the first one asks to stop behind the sample at hand, the second stops at once."""
+"""Ctrl-C during a run: the first one asks to stop behind what is at hand, the second stops at once."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from types import FrameType
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Gives a function that says whether Ctrl-C was pressed; outside the main thread it never says so."""
+def interruptible(what: str) -> Iterator[Callable[[], bool]]:
+    """Gives a function that says whether Ctrl-C was pressed; outside the main thread it never says so.
+
+    what: behind what the run stops, "this sample" say.
+    """
     pressed = False
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -20,7 +23,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
         if pressed:
             raise KeyboardInterrupt
         pressed = True
-        print("nmc: stopping behind this sample; Ctrl-C again stops at once", file=sys.stderr, flush=True)
+        print(f"nmc: stopping behind {what}; Ctrl-C again stops at once", file=sys.stderr, flush=True)
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False

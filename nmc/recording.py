@@ -17,20 +17,24 @@ from nmc.npz import Header, Npz
 from nmc_compiler.errors import FrontendError, UsageError
 from nmc_compiler.program.model import Program
 from nmc_emulator.counters import OVERFLOW
+from nmc_emulator.event_run import windowed
 from nmc_emulator.recost import Recording, check_same, fingerprint, host_parts
-from nmc_emulator.recount import Chunk, split
+from nmc_emulator.recount import Chunk, part
 from nmc_emulator.trace import Events, Trace, coded
 
 EVENTS, SCHEMA = "events.npz", "nmc.events/1"
 MAX_ABOUT = 1 << 26
 GROUP_EVENTS = 1 << 22  # codes of a group of samples at most, so that a group fits into memory anywhere
+GROUP_STREAM = 1 << 24  # the same of a stream, whose timesteps are so many that larger groups are needed
+MOST_UNITS = {True: 1 << 16, False: 64}  # of a group: timesteps of a stream, samples
 NUMBERS = {"step": np.int64, "soma": np.int32, "code": np.int32, "count": np.int64}
 
 
 def group_size(program: Program) -> int:
-    """Samples that are written together: the same for every run, so that equal runs give equal bytes."""
-    somas = sum(int(np.prod(p.shape)) for p in program.populations)
-    return int(min(max(GROUP_EVENTS // max(somas * program.timesteps, 1), 1), 64))
+    """Samples, or timesteps of a stream, written together: the same for every run, so that runs give equal bytes."""
+    somas, stream = sum(int(np.prod(p.shape)) for p in program.populations), program.timesteps == 0
+    room = GROUP_STREAM if stream else GROUP_EVENTS
+    return int(min(max(room // max(somas * max(program.timesteps, 1), 1), 1), MOST_UNITS[stream]))
 
 
 class Recorder:
@@ -38,19 +42,23 @@ class Recorder:
 
     def __init__(self, path: str | os.PathLike[str], program: Program) -> None:
         self.zip = zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
-        self.program, self.size = program, group_size(program)
+        self.program, self.size, self.steps = program, group_size(program), max(program.timesteps, 1)
         self.senders = [i for i, p in enumerate(program.populations) if p.model != "readout"]
         self.waiting: list[Chunk] = []
-        self.groups = self.samples = 0
+        self.groups = self.units = 0  # units: samples, or timesteps of a stream
 
     def add(self, chunk: Chunk) -> None:
         """Take in a chunk; whole groups are written."""
-        traces = split(chunk.trace, self.program.timesteps, 1)
-        for b, trace in enumerate(traces):
-            host = {k: a[b : b + 1] for k, a in chunk.host.items()}
-            self.waiting.append(Chunk(chunk.first + b, trace, host))
-            self.samples += 1
-            if len(self.waiting) == self.size:
+        units, a = chunk.trace.steps // self.steps, 0
+        while a < units:
+            b = min(a + self.size - self.units % self.size, units)
+            steps = a * self.steps, b * self.steps
+            events = {i: part(e, *steps) for i, e in chunk.trace.events.items()}
+            host = {k: rows[a:b] for k, rows in chunk.host.items()}
+            self.waiting.append(Chunk(chunk.first + a, Trace(events, b - a, steps[1] - steps[0]), host))
+            self.units += b - a
+            a = b
+            if self.units % self.size == 0:
                 self._write()
 
     def close(self) -> None:
@@ -58,15 +66,21 @@ class Recorder:
         if self.waiting:
             self._write()
 
-    def finish(self, digest: str, logits_int: np.ndarray, overflow: np.ndarray, labels: np.ndarray | None) -> None:
-        """Add what is known when the run is over, and end the file."""
+    def finish(
+        self, digest: str, logits_int: np.ndarray, overflow: np.ndarray, labels: np.ndarray | None, window: int = 0
+    ) -> None:
+        """Add what is known when the run is over, and end the file.
+
+        window: timesteps of samples that went through a stream one by one, from rest.
+        """
         about = {
             "schema": SCHEMA,
             "program": digest,
             "parts": fingerprint(self.program),
             "populations": [p.name for p in self.program.populations],
             "hosts": list(host_parts(self.program)),
-            "samples": self.samples,
+            "samples": self.units,
+            "window": window,
             "group": self.size,
         }
         text = json.dumps(about, sort_keys=True).encode()
@@ -82,12 +96,13 @@ class Recorder:
             npy.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
 
     def _write(self) -> None:
-        name, T, group = f"{self.groups:06d}", self.program.timesteps, self.waiting
+        name, group = f"{self.groups:06d}", self.waiting
+        starts = [(c.first - group[0].first) * self.steps for c in group]
         columns: dict[str, list[np.ndarray]] = {"step": [], "soma": [], "code": []}
         count = []
         for i in self.senders:
             parts = [c.trace.events[i] for c in group if i in c.trace.events]
-            shifted = [c.trace.events[i].step + b * T for b, c in enumerate(group) if i in c.trace.events]
+            shifted = [c.trace.events[i].step + at for at, c in zip(starts, group, strict=True) if i in c.trace.events]
             columns["step"] += shifted
             columns["soma"] += [e.soma for e in parts]
             if coded(self.program.populations[i]):
@@ -112,15 +127,32 @@ def read_recording(path: str | os.PathLike[str], program: Program) -> Recording:
     """
     with Npz(path) as file:
         about = _about(file)
-        _check_network(path, program, about)
-        logits = _whole(file, "logits_int", np.int64, (about["samples"], _classes(program)))
+        stream = program.timesteps == 0 and about["window"] == 0
+        _check_network(path, as_recorded(program, about["window"]), about)
+        samples = 1 if stream else about["samples"]
+        logits = _whole(file, "logits_int", np.int64, (samples, _classes(program)))
         overflow = _whole(file, "overflow", np.int64, (len(program.populations), len(OVERFLOW)))
-        labels = _whole(file, "labels", np.int64, (about["samples"],)) if "labels" in file else None
-    reader = _Reader(Path(path), program, about)
+        labels = _whole(file, "labels", np.int64, (samples,)) if "labels" in file else None
+    reader = _Reader(Path(path), as_recorded(program, about["window"]), about)
     names, hosts = tuple(about["populations"]), tuple(about["hosts"])
     return Recording(
-        about["program"], about["parts"], names, hosts, about["samples"], logits, overflow, reader.chunks, labels
+        about["program"],
+        about["parts"],
+        names,
+        hosts,
+        samples,
+        logits,
+        overflow,
+        reader.chunks,
+        labels,
+        about["samples"] if stream else 0,
+        about["window"],
     )
+
+
+def as_recorded(program: Program, window: int) -> Program:
+    """The Program as it ran: a stream through which samples of ``window`` timesteps went has such windows."""
+    return windowed(program, window) if window and not program.timesteps else program
 
 
 def _classes(program: Program) -> int:
@@ -137,10 +169,12 @@ def _about(file: Npz) -> dict[str, Any]:
         raise FrontendError(f"{file.path}: its array 'about' is not valid JSON; record the run again") from None
     if not isinstance(about, dict) or about.get("schema") != SCHEMA:
         raise FrontendError(f"{file.path}: not a recording of this version of nmc ({SCHEMA}); record the run again")
+    about.setdefault("window", 0)
     good = isinstance(about.get("program"), str) and isinstance(about.get("parts"), dict)
     good = good and all(isinstance(v, str) for v in about["parts"].values())
     good = good and all(isinstance(about.get(k), list) and _texts(about[k]) for k in ("populations", "hosts"))
     good = good and all(isinstance(about.get(k), int) and 0 < about[k] < 2**40 for k in ("samples", "group"))
+    good = good and isinstance(about.get("window"), int) and 0 <= about["window"] < 2**40
     if not good:
         raise FrontendError(f"{file.path}: its array 'about' does not hold what it should; record the run again")
     return about
@@ -185,7 +219,7 @@ class _Reader:
         """All groups of the file, checked."""
         of = {p.name: p for p in self.program.populations}
         order = [(i, of[name]) for i, name in enumerate(self.about["populations"]) if of[name].model != "readout"]
-        samples, group = self.about["samples"], self.about["group"]
+        samples, group, T = self.about["samples"], self.about["group"], max(self.program.timesteps, 1)
         known = set(host_parts(self.program))
         hosts = [k for k, part in enumerate(self.about["hosts"]) if part in known]
         with Npz(self.path) as file:
@@ -202,9 +236,9 @@ class _Reader:
                         at["code"] += events_here
                     events[i] = Events(data["step"][a:b], data["soma"][a:b], code)
                     at["step"] = b
-                    self._check(p.name, events[i], size * self.program.timesteps, int(np.prod(p.shape)))
+                    self._check(p.name, events[i], size * T, int(np.prod(p.shape)))
                 host = {k: self._host(file, f"{n:06d}/host{k}", k, size) for k in hosts}
-                yield Chunk(first, Trace(events, size, size * self.program.timesteps), host)
+                yield Chunk(first, Trace(events, size if self.program.timesteps else 1, size * T), host)
 
     def _columns(self, file: Npz, name: str, count: np.ndarray, coded: list[bool]) -> dict[str, np.ndarray]:
         if (count < 0).any() or (count > 2**40).any():

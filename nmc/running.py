@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,58 +13,19 @@ from typing import Any
 import numpy as np
 
 from nmc.events import EventWindows
+from nmc.files import RunFiles
 from nmc.interrupts import interruptible
-from nmc.recording import EVENTS, Recorder
-from nmc.timing import Clock
-from nmc_compiler.errors import UsageError
+from nmc.waiting import Waiting
+from nmc.wishes import Wishes
 from nmc_compiler.program.model import Program
 from nmc_emulator import Emulator, RunResult
 from nmc_emulator.checkpoint import Checkpoint
 from nmc_emulator.chunked import ChunkedRun, Piece, flatten, joined, unflatten
-from nmc_emulator.counters import OVERFLOW
 from nmc_emulator.probe import parse_probes
+from nmc_emulator.progress import progress_bar
 from nmc_emulator.recount import Chunk, host_activity
 from nmc_emulator.trace import Trace, events_of
 from nmc_emulator.trace import coded as is_coded
-from nmc_emulator.tracing import plots
-from nmc_emulator.tracing.sinks import ALL_FILES, FORMATS, Loads, Sink, open_sinks
-
-TRACES = ("events", *FORMATS)
-FILES = (EVENTS, *ALL_FILES)
-RECORD_BYTES = 1 << 26  # a checkpoint's record is written when it holds as much, or is as old as
-RECORD_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What is wanted of a run beside its counters.
-
-    record: "all", or names of populations whose codes to return.  trace: file formats (TRACES).  probe: texts as
-    ``parse_probes`` takes.  plot: pictures.  checkpoint: the file, or None.
-    """
-
-    record: str | list[str] = ""
-    trace: tuple[str, ...] = ()
-    probe: tuple[str, ...] = ()
-    plot: bool = False
-    checkpoint: Path | None = None
-    timing: str = ""
-    multicast: bool = False
-
-    def __post_init__(self) -> None:
-        for form in self.trace:
-            if form not in TRACES:
-                raise UsageError(f"no trace format {form!r}; choose of {', '.join(TRACES)}")
-
-    @property
-    def files(self) -> bool:
-        """Whether the run writes more files than the report and the spikes."""
-        return bool(self.trace or self.probe or self.plot)
-
-    @property
-    def events(self) -> bool:
-        """Whether something wants the events of all populations."""
-        return self.files or bool(self.timing)
 
 
 @dataclass(frozen=True)
@@ -102,7 +62,7 @@ def run_images(
     catch: Ctrl-C ends the run behind the sample at hand (engine "layers"); without any sample it is raised again.
     """
     everything, stops = wishes.events or wishes.record == "all", bool(wishes.events or wishes.checkpoint)
-    _check_names(program, wishes.record)
+    wishes.check_names(program)
     emulator = Emulator(
         program,
         record="all" if everything else wishes.record or None,
@@ -111,24 +71,13 @@ def run_images(
         batch=min(batch, len(images)),
         arithmetic=arithmetic,
     )
-    if emulator.name != "layers" and not stops:
+    if emulator.name in ("ticks", "neurocore") and not stops:
         return Outcome(emulator.run(images[:], progress), len(images))
     run = ChunkedRun(emulator, images, parse_probes(program, list(wishes.probe)))
     given = digest_of(images) if wishes.checkpoint else ""
-    with interruptible() if catch else contextlib.nullcontext(lambda: False) as stop:
+    with interruptible("this sample") if catch else contextlib.nullcontext(lambda: False) as stop:
         about = {"strict": strict, "arithmetic": arithmetic}
         return _Run(run, digest, labels, wishes, folder, about, given).go(progress, stop)
-
-
-def _check_names(program: Program, record: str | list[str]) -> None:
-    """UsageError for a name that is no population with events."""
-    known = [p.name for p in program.populations if p.model != "readout"]
-    if record and record != "all" and (unknown := [name for name in record if name not in known]):
-        more = ", ..." if len(known) > 8 else ""
-        raise UsageError(
-            f"cannot record '{unknown[0]}': Program '{program.name}' has no such population;"
-            f" it has {', '.join(known[:8])}{more}"
-        )
 
 
 def digest_of(images: np.ndarray | EventWindows) -> str:
@@ -164,46 +113,39 @@ class _Run:
             if c.kind == "codes" and (wishes.record == "all" or names[c.population] in wishes.record)
         }
         self.logits = np.zeros((run.samples, *run.columns()[0].shape), np.int64)
-        self.clock = Clock(self.program, wishes.timing, wishes.multicast) if wishes.timing else None
-        self.sinks, self.loads, self.recorder = self._open()
-        self.sinks += [self.clock] if self.clock else []
-
-    def _open(self) -> tuple[list[Sink], Loads | None, Recorder | None]:
-        if self.folder is None or not self.wishes.files:
-            return [], None, None
-        forms = tuple(f for f in self.wishes.trace if f in FORMATS)
-        picture = self.run.samples if self.wishes.plot else 0
-        sinks, loads = open_sinks(self.program, self.folder, forms, self.run.probes, picture)
-        recorder = Recorder(self.folder / EVENTS, self.program) if "events" in self.wishes.trace else None
-        return [*sinks, *([recorder] if recorder else [])], loads, recorder
+        self.files = RunFiles(self.program, wishes, folder, run.probes, run.samples)
 
     # --- the loop ---
 
     def go(self, progress: bool, stop: Callable[[], bool]) -> Outcome:
         """Run to the end, or until ``stop``."""
         with contextlib.ExitStack() as stack:
-            show = stack.enter_context(_bar(self.run.samples, progress))
-            waiting = _Waiting(self.run, self._checkpoint())
-            stack.callback(waiting.close)
-            if waiting.checkpoint is not None:
-                self._take_up(waiting.checkpoint, show)
+            show = stack.enter_context(progress_bar(self.run.samples, "sample", progress))
+            checkpoint = self._checkpoint()
+            waiting = Waiting[Piece](lambda pieces: self._keep(checkpoint, pieces))
+            if checkpoint is not None:
+                stack.callback(checkpoint.close)
+                self._take_up(checkpoint, show)
             while self.run.done < self.run.samples and not stop():
                 piece = self.run.step()
-                waiting.add(piece)
+                if checkpoint is not None:
+                    waiting.add(piece, sum(array.nbytes for array in flatten(piece)))
                 self._take(piece)
                 show(len(piece))
-            waiting.write()
+            waiting.flush()
             return self._finish()
+
+    def _keep(self, checkpoint: Checkpoint | None, pieces: list[Piece]) -> None:
+        if checkpoint is not None:
+            checkpoint.add(flatten(joined(pieces)), self.run.state())
 
     def _take(self, piece: Piece) -> None:
         at = slice(piece.first, piece.first + len(piece))
         self.logits[at] = piece.logits_int
         for i, codes in self.kept.items():
             codes[at] = piece.codes[i]
-        if self.sinks:
-            chunk = self._chunk(piece)
-            for sink in self.sinks:
-                sink.add(chunk)
+        if self.files.wanted:
+            self.files.add(self._chunk(piece))
 
     def _chunk(self, piece: Piece) -> Chunk:
         steps, populations = len(piece) * self.program.timesteps, self.program.populations
@@ -221,15 +163,9 @@ class _Run:
         codes = {populations[i].name: c[:n] for i, c in self.kept.items()}
         mapped = self.program.mapping is not None
         result = RunResult(logits * scale, logits, counters, n, "layers", mapped, codes)
-        for sink in self.sinks:
-            sink.close()
-        if self.recorder is not None:
-            overflow = np.stack([counters.overflow[name] for name in OVERFLOW], axis=1)
-            self.recorder.finish(self.digest, logits, overflow, None if self.labels is None else self.labels[:n])
-        if self.wishes.plot and self.loads is not None and self.folder is not None:
-            layout = self.loads.recount.layout
-            plots.draw_cores(self.folder / plots.CORES, self.program, layout, counters, self.loads.packets, n)
-        return Outcome(result, self.run.samples, self.clock.report() if self.clock else None)
+        labels = None if self.labels is None else self.labels[:n]
+        timing = self.files.finish(self.digest, counters, logits, labels, n)
+        return Outcome(result, self.run.samples, timing)
 
     # --- checkpoints ---
 
@@ -260,44 +196,3 @@ class _Run:
             self.run.resume(checkpoint.done, checkpoint.state)
             told = f"nmc: {checkpoint.path}: going on behind {checkpoint.done} of {checkpoint.samples} samples"
             print(told, file=sys.stderr, flush=True)
-
-
-class _Waiting:
-    """Finished pieces on their way to the checkpoint, if there is one."""
-
-    def __init__(self, run: ChunkedRun, checkpoint: Checkpoint | None) -> None:
-        self.run, self.checkpoint = run, checkpoint
-        self.pieces: list[Piece] = []
-        self.bytes, self.since = 0, time.monotonic()
-
-    def add(self, piece: Piece) -> None:
-        """A piece just computed; written with those before it once they are many or old."""
-        if self.checkpoint is None:
-            return
-        self.pieces.append(piece)
-        self.bytes += sum(array.nbytes for array in flatten(piece))
-        if self.bytes >= RECORD_BYTES or time.monotonic() - self.since >= RECORD_SECONDS:
-            self.write()
-
-    def write(self) -> None:
-        """Write what waits."""
-        if self.checkpoint is not None and self.pieces:
-            self.checkpoint.add(flatten(joined(self.pieces)), self.run.state())
-        self.pieces, self.bytes, self.since = [], 0, time.monotonic()
-
-    def close(self) -> None:
-        """Close the file; it stays until the results are written elsewhere."""
-        if self.checkpoint is not None:
-            self.checkpoint.close()
-
-
-@contextlib.contextmanager
-def _bar(samples: int, progress: bool) -> Iterator[Callable[[int], object]]:
-    """A bar on standard error with the time that is left, or nothing."""
-    if not progress:
-        yield lambda done: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=samples, unit="sample", leave=False, dynamic_ncols=True) as bar:
-        yield bar.update

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from nmc_compiler.errors import UsageError
-from nmc_compiler.program.model import Program
-from nmc_emulator.noc import TickTimes, simulate
+from nmc_compiler.program.model import Mapping, Program
+from nmc_emulator.noc import TickTimes, check_fidelity, sends_trees, simulate
 from nmc_emulator.price_profile import load_profile
 from nmc_emulator.rates import rates_of
 from nmc_emulator.recount import Chunk
 from nmc_emulator.trace import Events, Trace, coded, joined
 
 PROFILES = ("loihi2-extrapolated-rates", "loihi2-assumed-rates")  # the second where the first lacks a time
+NEUROCORE = ("neurocore-50mhz-rates", PROFILES[1])
 LOIHI1 = ("loihi1-sanafe-rates", *PROFILES[1:])
 BUSIEST = 5
 
@@ -21,9 +24,8 @@ BUSIEST = 5
 class Clock:
     """Takes the chunks of a run, as the sinks of traces do, and times them all at the end."""
 
-    def __init__(self, program: Program, fidelity: str, multicast: bool) -> None:
-        if program.mapping is None:
-            raise UsageError(f"Program '{program.name}' is not mapped: no packets, no time; compile it for a target")
+    def __init__(self, program: Program, fidelity: str, multicast: bool | None) -> None:
+        check_timing(program, fidelity, multicast)
         self.program, self.fidelity, self.multicast = program, fidelity, multicast
         self.chunks: list[Chunk] = []
 
@@ -40,9 +42,31 @@ class Clock:
         return timed(self.program, trace, self.fidelity, self.multicast)
 
 
+def check_timing(program: Program, fidelity: str, multicast: bool | None) -> None:
+    """UsageError for times that cannot be had, before anything is run."""
+    if program.mapping is None:
+        raise UsageError(f"Program '{program.name}' is not mapped: no packets, no time; compile it for a target")
+    check_fidelity(program, fidelity, sends_trees(program, multicast))
+    _check_chips(program, program.mapping)
+    rates_of(program, load_profile(profile_for(program)))
+
+
+def _check_chips(program: Program, mapping: Mapping) -> None:
+    """UsageError where packets may cross chips, whose links have no published time."""
+    chip = mapping.cores[mapping.tiles[:, 1], 0]
+    rows = mapping.axons[mapping.axons[:, 0] >= 0]
+    src, dst = chip[rows[:, 0]], chip[rows[:, 4]]
+    if (src != dst).any():
+        at = int(np.argmax(src != dst))
+        raise UsageError(
+            f"Program '{program.name}' has axons between chips (from chip {src[at]} to chip {dst[at]}), and nobody has"
+            " published the time of such a link; map it to one chip, or run it without --timing"
+        )
+
+
 def profile_for(program: Program) -> str:
     """Times of the Program's chip; or the one with assumed times, if those lack one that the Program needs."""
-    *published, assumed = LOIHI1 if program.modular else PROFILES
+    *published, assumed = LOIHI1 if program.modular else NEUROCORE if program.current_rule else PROFILES
     for name in published:
         try:
             rates_of(program, load_profile(name))
@@ -52,7 +76,7 @@ def profile_for(program: Program) -> str:
     return assumed
 
 
-def timed(program: Program, trace: Trace, fidelity: str, multicast: bool) -> dict[str, Any]:
+def timed(program: Program, trace: Trace, fidelity: str, multicast: bool | None) -> dict[str, Any]:
     """What a report says of the time of a run (docs/timing.md)."""
     profile = profile_for(program)
     return described(simulate(program, trace, fidelity=fidelity, profile=profile, multicast=multicast), trace.samples)
@@ -60,17 +84,18 @@ def timed(program: Program, trace: Trace, fidelity: str, multicast: bool) -> dic
 
 def whole(program: Program, chunks: Iterable[Chunk], places: Sequence[int | None]) -> Trace:
     """One trace of the chunks of a run; ``places[i]`` is the population that number i in them stands for."""
+    size = max(program.timesteps, 1)  # chunks of a stream count timesteps
     senders = [i for i in places if i is not None and program.populations[i].model != "readout"]
     parts: dict[int, list[Events]] = {i: [] for i in senders}
-    samples = 0
+    steps = 0
     for chunk in chunks:
-        first, samples = chunk.first * program.timesteps, samples + chunk.trace.samples
+        first, steps = chunk.first * size, steps + chunk.trace.steps
         for number, e in chunk.trace.events.items():
             i = places[number]
             if i in parts:
                 parts[i].append(Events(e.step + first, e.soma, e.code))
     events = {i: joined(p, coded(program.populations[i])) for i, p in parts.items()}
-    return Trace(events, samples, samples * program.timesteps)
+    return Trace(events, steps // program.timesteps if program.timesteps else 1, steps)
 
 
 def described(times: TickTimes, samples: int) -> dict[str, Any]:

@@ -6,23 +6,46 @@ import argparse
 from typing import Any
 
 from nmc.artefact import Compiled
+from nmc.cli.nodes import PASS, nodes_table
 from nmc.cli.output import heading, print_json, tell
 from nmc.compiling import compile
+from nmc.neurocorex import from_neurocorex
 from nmc_compiler.errors import UsageError
 from nmc_compiler.graph import Graph
 from nmc_compiler.graph.text import to_text
-from nmc_compiler.passes.pipeline import PASSES
+from nmc_compiler.passes.pipeline import GENERAL_PASSES, PASSES
 from nmc_emulator.tables import text_table
 
 SCHEMA = "nmc.compile/1"
 
 
 def run(args: argparse.Namespace) -> int:
-    compiled = compile(
+    compiled = compile_neurocorex(args) if args.source else _compile(args)
+    print_json(as_json(compiled)) if args.json else _print(compiled)
+    return 0
+
+
+def compile_neurocorex(args: argparse.Namespace) -> Compiled:
+    if len(args.more) != 2:
+        given = 1 + len(args.more)
+        raise UsageError(f"--from neurocorex takes three files, FF.npy AA.npy PARAMS.json; {given} are given")
+    aa, params = args.more
+    return from_neurocorex(args.model, aa, params, args.target, out=args.out, seed=args.seed)
+
+
+def _compile(args: argparse.Namespace) -> Compiled:
+    if args.more:
+        raise UsageError(f"{args.more[0]}: one model is compiled at a time; --from neurocorex takes three files")
+    return compile(
         args.model,
         args.target,
         config=args.config,
         family=args.family,
+        timesteps=args.timesteps,
+        dt=args.dt,
+        nir_rule=args.nir_rule,
+        nir_reset=args.nir_reset,
+        nir_input=args.nir_input,
         out=args.out,
         chips=args.chips,
         calib=args.calib,
@@ -33,15 +56,14 @@ def run(args: argparse.Namespace) -> int:
         channel_bins=args.channel_bins,
         pipelined=args.pipelined,
         stream_pieces=args.stream_pieces,
+        allow=tuple(args.allow),
         seed=args.seed,
         observer=_observer(args),
     )
-    print_json(as_json(compiled)) if args.json else _print(compiled)
-    return 0
 
 
 def _observer(args: argparse.Namespace) -> Any:
-    known = {p.name for p in PASSES}  # type: ignore[attr-defined]
+    known = {p.name for p in (*PASSES, *GENERAL_PASSES)}  # type: ignore[attr-defined]
     if unknown := [name for name in args.print_after if name not in known | {"all"}]:
         raise UsageError(f"--print-after {unknown[0]}: no such pass; known: {', '.join(sorted(known))}, all")
 
@@ -85,7 +107,16 @@ def as_json(compiled: Compiled) -> dict[str, Any]:
         "interval_ticks": program.interval,
         "features": program.meta["features"],
         "conversion": compiled.conversion,
+        **_image_json(compiled),
     }
+
+
+def _image_json(compiled: Compiled) -> dict[str, Any]:
+    """What the image takes of every core, where the target has images."""
+    if compiled.image is None:
+        return {}
+    usage = [{name: {"used": used, "limit": limit} for name, (used, limit) in c.items()} for c in compiled.image.usage]
+    return {"image": usage}
 
 
 # --- terminal ---------------------------------------------------------------------------------------------
@@ -97,28 +128,35 @@ def _print(compiled: Compiled) -> None:
     heading("Notes")
     for note in conversion["notes"]:
         print(f"  {note}")
+    if nodes := nodes_table(conversion["entries"]):
+        heading("Nodes of the file")
+        print("\n".join(nodes))
     _print_folded(conversion["entries"])
     _print_layers(conversion["entries"])
     _print_overflow(conversion["entries"])
     _print_cores(compiled)
+    _print_image(compiled)
     _print_features(compiled)
     heading(f"Written to {compiled.folder}, digest {compiled.digest}")
 
 
 def _print_folded(entries: list[dict[str, Any]]) -> None:
-    heading("Folded and rewritten")
     counted: dict[str, list[str]] = {}
     for entry in entries:
-        if entry["pass"] != "quantize":
+        if entry["pass"] not in ("quantize", PASS):
             counted.setdefault(entry["pass"], []).append(entry["layer"])
+    if counted:
+        heading("Folded and rewritten")
     for name, layers in counted.items():
         more = f", ... {layers[-1]}" if len(layers) > 2 else ""
         print(f"  {name:<16} {len(layers):>3} layers: {', '.join(layers[:2])}{more}")
 
 
 def _print_layers(entries: list[dict[str, Any]]) -> None:
-    heading("Quantisation, layer by layer")
     rows = [_layer_row(entry) for entry in entries if entry["pass"] == "quantize"]
+    if not rows:
+        return
+    heading("Quantisation, layer by layer")
     head = ("layer", "kind", "scale", "shift", "threshold", "groups", "rms error", "worst error")
     print("\n".join(text_table(head, rows)))
 
@@ -152,6 +190,18 @@ def _print_overflow(entries: list[dict[str, Any]]) -> None:
         print(f"  can overflow if every input is at its worst (counted at run time): {', '.join(flagged)}")
     if inexact:
         print(f"  counts that are not exact: {', '.join(inexact)}")
+
+
+def _print_image(compiled: Compiled) -> None:
+    if compiled.image is None:
+        return
+    heading("Image")
+    names = list(compiled.image.usage[0])
+    rows = [
+        [str(core), *(f"{used}/{limit}" for used, limit in use.values())]
+        for core, use in enumerate(compiled.image.usage)
+    ]
+    print("\n".join(text_table(("core", *names), rows)))
 
 
 def _print_cores(compiled: Compiled) -> None:

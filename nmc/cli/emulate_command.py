@@ -8,11 +8,11 @@ from pathlib import Path
 
 from nmc.cli.output import print_json, tell
 from nmc.emulating import SPIKES, Run, emulate, recost
-from nmc.running import FILES
+from nmc.wishes import FILES
 from nmc_compiler.errors import UsageError
 
 OK, INTERRUPTED = 0, 130
-ONLY_RUNS = ("record", "probe", "trace", "plot", "checkpoint", "limit", "strict", "dt", "arithmetic")
+ONLY_RUNS = ("record", "probe", "trace", "plot", "checkpoint", "limit", "strict", "dt", "steps", "arithmetic")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -21,7 +21,8 @@ def run(args: argparse.Namespace) -> int:
     print_json(done.report.data) if args.json else print(done.report.text(), end="")
     _tell(done, folder)
     if done.partial and args.checkpoint:
-        tell(f"the same command goes on behind sample {done.result.samples}")
+        unit = "timestep" if done.report["stream"] else "sample"
+        tell(f"the same command goes on behind {unit} {done.report['partial'][f'{unit}s']}")
     return INTERRUPTED if done.partial else OK
 
 
@@ -39,6 +40,7 @@ def _emulate(args: argparse.Namespace, folder: Path) -> Run:
         strict=args.strict,
         limit=args.limit,
         dt=args.dt,
+        steps=args.steps,
         batch=args.batch,
         out=folder,
         progress=sys.stderr.isatty(),
@@ -62,6 +64,7 @@ def _recost(args: argparse.Namespace, folder: Path) -> Run:
 
 
 def _tell(done: Run, folder: Path) -> None:
-    files = [f"{SPIKES} ({len(done.codes)} populations)"] if done.codes else []
+    kept = len(done.codes) or len(done.events)
+    files = [f"{SPIKES} ({kept} populations)"] if kept else []
     files += [name for name in FILES if (folder / name).exists()]
     tell(f"written: {folder}/report.json" + (f" and {', '.join(files)}" if files else ""))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from nmc.cli.nodes import nodes_table
 from nmc.cli.output import heading, print_json
 from nmc.inspecting import Inspection, Layer, inspect
 from nmc_emulator.tables import text_table
 
 
 def run(args: argparse.Namespace) -> int:
-    found = inspect(args.model, args.config, args.family)
+    keys = ("config", "family", "timesteps", "dt", "nir_rule", "nir_reset", "nir_input")
+    found = inspect(args.model, **{key: getattr(args, key) for key in keys})
     print_json(found.as_json()) if args.json else _print(found)
     return 0
 
@@ -23,6 +25,9 @@ def _print(found: Inspection) -> None:
         print(f"  {note}")
     heading("Settings, and where each came from")
     print("\n".join(text_table(("name", "value", "evidence"), _settings(found.settings))))
+    if nodes := nodes_table(found.conversion):
+        heading("Nodes of the file")
+        print("\n".join(nodes))
     heading("Layers: on cores, on the host, folded away, or refused")
     head = ("layer", "op", "gives", "parameters", "event-driven", "where", "why")
     print("\n".join(text_table(head, [_row(layer) for layer in found.layers])))

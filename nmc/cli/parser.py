@@ -26,7 +26,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="nmc", description=DESCRIPTION, epilog=EXIT)
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and stop")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (_compile, _emulate, _report, _verify, _export, _inspect, _targets, _passes, _doctor):
+    for add in (_compile, _emulate, _report, _verify, _export, _inspect, _targets, _passes):
+        add(commands)
+    for add in (_synth, _program, _board, _flash, _run, _doctor):
         add(commands)
     return parser
 
@@ -55,19 +57,52 @@ def _json(parser: argparse.ArgumentParser) -> None:
 
 
 def _model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", metavar="FILE", help="constructor arguments of the model, YAML or JSON")
-    parser.add_argument("--family", metavar="NAME", help="model family, where the keys do not tell")
+    """What a model file cannot say."""
+    add = parser.add_argument
+    add("--config", metavar="FILE", help="constructor arguments of a checkpoint's model, YAML or JSON")
+    add("--family", metavar="NAME", help="model family of a checkpoint, where the keys do not tell")
+    add(
+        "-T",
+        "--timesteps",
+        type=positive,
+        metavar="N",
+        help=".nir and .net: timesteps of one sample (default: a stream without end)",
+    )
+    _nir(parser)
+    add(
+        "--nir-input", metavar="KIND", help=".nir: what the inputs carry: spikes (default), real, or codes (u8, s4 ...)"
+    )
+
+
+def _nir(parser: argparse.ArgumentParser) -> None:
+    """How NIR, which is in continuous time, goes with timesteps."""
+    add = parser.add_argument
+    add("--dt", type=float, metavar="SECONDS", help=".nir: length of a timestep")
+    add(
+        "--nir-rule",
+        metavar="RULE",
+        help=".nir: whose way of taking a step: euler (default), exponential, snntorch, norse, spikingjelly, sinabs, "
+        "sinabs-unnormed or rockpool",
+    )
+    add(
+        "--nir-reset",
+        metavar="RESET",
+        help=".nir: value, subtract, value-late or subtract-late (default: the rule's)",
+    )
 
 
 def _compile(commands: Subparsers) -> None:
-    parser = _command(commands, "compile", "compile a checkpoint to a Program on the cores of a chip")
+    parser = _command(commands, "compile", "compile a model to a Program on the cores of a chip")
     add = parser.add_argument
-    add("model", metavar="MODEL", help="checkpoint: .pt, .pth or .safetensors")
+    what = "a checkpoint (.pt, .pth, .safetensors), a NIR graph (.nir) or a lava-dl network (.net)"
+    add("model", metavar="MODEL", help=what)
+    add("more", nargs="*", metavar="FILE", help="with --from neurocorex: AA.npy PARAMS.json, where MODEL is FF.npy")
+    add("--from", dest="source", choices=("neurocorex",), help="files of another tool: docs/neurocorex.md")
     add("--target", default="loihi2", metavar="NAME", help="chip, see `nmc targets`, or a YAML file (default: loihi2)")
     add("-o", "--out", default="build", metavar="FOLDER", help="where the artefact goes (default: build)")
     _model(parser)
     add("--chips", type=_chips, metavar="N|auto", help="chips that may be used (default: the target's own)")
-    add("--calib", metavar="FILE.npz", help="images, not those of the test, whose spike rates weigh the placement")
+    add("--calib", metavar="FILE.npz", help="inputs, not those of the test: spike rates, reach, effect of rounding")
     add(
         "--input-encoding",
         choices=("host-current", "graded8"),
@@ -109,6 +144,13 @@ def _compile(commands: Subparsers) -> None:
         metavar="N",
         help="most neuron groups for the channels of a layer (default: 4)",
     )
+    add(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="an approximation of neurons that may be made: soft-reset, late-reset, v-min or decay-groups; repeatable",
+    )
     add("--pipelined", action="store_true", help="start a sample as soon as the one before has left the first level")
     add("--seed", type=int, default=0, metavar="N", help="of the placement (default: 0)")
     add(
@@ -123,14 +165,15 @@ def _compile(commands: Subparsers) -> None:
 
 
 def _emulate(commands: Subparsers) -> None:
-    parser = _command(commands, "emulate", "run a compiled Program on images")
+    parser = _command(commands, "emulate", "run a compiled Program on images or events")
     add = parser.add_argument
-    add("folder", metavar="FOLDER", help="what `nmc compile` wrote")
-    what = parser.add_mutually_exclusive_group(required=True)
+    add("folder", metavar="FOLDER", help="a Program: what `nmc compile` wrote, say")
+    what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--input",
         metavar="FILE",
-        help=".npz of `images`, and `labels` if accuracy is wanted; or a recording of events, with --dt",
+        help=".npz of `images`, or of codes or events by the names of input populations, and `labels` if accuracy is"
+        " wanted; or a recording of events, with --dt",
     )
     what.add_argument(
         "--from-trace",
@@ -159,7 +202,12 @@ def _emulate(commands: Subparsers) -> None:
         default="",
         help="time of every tick: packets in queues and on links, or flit by flit (up to 64 cores)",
     )
-    add("--multicast", action="store_true", help="for --timing: one packet per event, copied where its way branches")
+    add(
+        "--multicast",
+        action=argparse.BooleanOptionalAction,
+        help="for --timing: one packet per event, copied where its way branches, or one per core"
+        " (default: as the target does it)",
+    )
     add("--plot", action="store_true", help="pictures: raster of spikes, map of cores, load over time")
     add(
         "--checkpoint",
@@ -168,12 +216,13 @@ def _emulate(commands: Subparsers) -> None:
     )
     add(
         "--engine",
-        choices=("auto", "layers", "events", "ticks"),
+        choices=("auto", "layers", "events", "ticks", "neurocore"),
         default="auto",
-        help="layers or events (both fast), or tick by tick (default: whichever fits the Program)",
+        help="layers or events (both fast), tick by tick, or from the image of a neurocore (default: whichever fits)",
     )
     add("--batch", type=positive, default=1, metavar="N", help="samples computed together; changes nothing but memory")
     add("--limit", type=positive, metavar="N", help="only the first N samples")
+    add("--steps", type=positive, metavar="N", help="timesteps that a stream runs (default: as long as its input)")
     add("--dt", type=positive, metavar="N", help="for a recording of events: length of a timestep, in the units of t")
     add("--strict", action="store_true", help="a value out of range is an error, not a count")
     add(
@@ -186,8 +235,10 @@ def _emulate(commands: Subparsers) -> None:
 
 
 def _report(commands: Subparsers) -> None:
-    parser = _command(commands, "report", "show the numbers of the last run")
+    parser = _command(commands, "report", "show the numbers of the last run, or what quantisation did")
     parser.add_argument("folder", metavar="FOLDER", help="what `nmc compile` wrote, or a run inside or outside it")
+    told = "instead: what was rounded, layer by layer, and what it did to spikes on the data of `nmc compile --calib`"
+    parser.add_argument("--conversion", action="store_true", help=told)
     form = parser.add_mutually_exclusive_group()
     _json(form)  # type: ignore[arg-type]
     form.add_argument("--markdown", action="store_true", help="Markdown on standard output")
@@ -202,22 +253,34 @@ def _verify(commands: Subparsers) -> None:
     add("--images", type=positive, metavar="N", help="for --with: images, golden ones or noise (default: 2)")
     add("--unroll", action="store_true", help="for --with lava: Convs as synapses one by one, which Lava does faster")
     add("--limit", type=positive, metavar="N", help="images whose accuracy is compared (default: 200)")
-    add("--tick-images", type=positive, default=2, metavar="N", help="images run tick by tick (default: 2)")
+    add(
+        "--tick-images", type=positive, default=2, metavar="N", help="images, or windows, run tick by tick (default: 2)"
+    )
     _json(parser)
 
 
 def _export(commands: Subparsers) -> None:
-    parser = _command(commands, "export", "write a compiled Program as a folder that other software runs")
+    parser = _command(commands, "export", "write a compiled Program as something that other software runs")
     add = parser.add_argument
     add("folder", metavar="FOLDER", help="what `nmc compile` wrote")
-    add("--format", required=True, choices=("lava",), help="lava: lava-nc 0.10.0, simulation in fixed point")
-    add("-o", "--out", required=True, metavar="FOLDER", help="where the files go")
+    how = (
+        "lava: a folder for lava-nc 0.10.0, simulation in fixed point; netx: a .net file for lava-dl's netx; "
+        "nir: a NIR graph of the network as trained"
+    )
+    add("--format", required=True, choices=("lava", "netx", "nir"), help=how)
+    add("-o", "--out", required=True, metavar="OUT", help="where it goes: a folder for lava, a file for netx and nir")
+    _nir(parser)
+    add(
+        "--nir-extension",
+        action="store_true",
+        help="nir: write what NIR has no words for, in a file that readers other than nmc refuse",
+    )
     _json(parser)
 
 
 def _inspect(commands: Subparsers) -> None:
     parser = _command(commands, "inspect", "tell layer by layer what is event-driven, and why")
-    parser.add_argument("model", metavar="MODEL", help="checkpoint, or a folder that `nmc compile` wrote")
+    parser.add_argument("model", metavar="MODEL", help="a model file, as for `nmc compile`, or a folder that it wrote")
     _model(parser)
     _json(parser)
 
@@ -231,6 +294,75 @@ def _targets(commands: Subparsers) -> None:
 
 def _passes(commands: Subparsers) -> None:
     _json(_command(commands, "passes", "list the passes of the compiler, in order, with their options"))
+
+
+def _synth(commands: Subparsers) -> None:
+    parser = _command(commands, "synth", "make the bitstream of a board from the RTL, or say why it cannot be made")
+    add = parser.add_argument
+    add("--board", required=True, metavar="NAME", help="ulx3s, ulx3s-25f, icebreaker or cmoda7")
+    add("-o", "--out", metavar="FOLDER", help="where bitstream and reports go (default: build/NAME)")
+    add("--cores", type=positive, metavar="N", help="1, 2 or 4 (default: the board's)")
+    add("--neurons", type=positive, metavar="N", help="per core (default: the board's)")
+    add("--axons", type=positive, metavar="N", help="per core (default: the board's)")
+    add("--synapses", type=positive, metavar="N", help="synapse words per core (default: the board's)")
+    add("--clock", type=positive, metavar="HZ", help="of the cores (default: the board's)")
+    add("--seed", type=int, default=1, metavar="N", help="of the placement (default: 1)")
+    _json(parser)
+
+
+def _program(commands: Subparsers) -> None:
+    parser = _command(commands, "program", "load a bitstream into a board, with openFPGALoader")
+    add = parser.add_argument
+    add("bitstream", metavar="BITSTREAM", nargs="?", help="a file (default: what `nmc synth` left in build/NAME)")
+    add("--board", required=True, metavar="NAME", help="ulx3s, ulx3s-25f, icebreaker or cmoda7")
+    add("--flash", action="store_true", help="into the flash memory, to stay (default: into the chip, until power-off)")
+    add("--dry-run", action="store_true", help="print the command and do nothing")
+
+
+def _board(commands: Subparsers) -> None:
+    parser = _command(commands, "board", "simulate a board: its RTL behind a serial port that other programs open")
+    add = parser.add_argument
+    add("folder", metavar="FOLDER", nargs="?", help="an artefact for neurocores: the board gets the sizes of its image")
+    add("--rtl", action="store_true", help="from the RTL of this checkout, by Verilator")
+    add("--byte-level", action="store_true", help="without the UART: the same bytes, many times faster")
+    add("--faults", metavar="drop=P,flip=P,dup=P,seed=N", default="", help="chances that a byte is harmed on the line")
+    add("--clock", type=positive, metavar="HZ", help="of the board, behind a UART (default: 48000000)")
+    add("--link", metavar="PATH", help="a name for the port, a symbolic link")
+    add("--neurons", type=positive, default=1024, metavar="N", help="per core, without FOLDER (default: 1024)")
+    add("--axons", type=positive, default=2048, metavar="N", help="per core (default: 2048)")
+    add("--words", type=positive, default=65536, metavar="N", help="synapse words per core (default: 65536)")
+    add("--mesh", default="1x1", metavar="WxH", help="cores, 1x1 to 2x2 (default: 1x1)")
+    add("--until-input-ends", action="store_true", help="stop when standard input is closed: for other programs")
+    _json(parser)
+
+
+def _at_a_port(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--port", required=True, metavar="PORT", help="serial port, a URL (socket://host:port), or replay:FILE")
+    add("--baud", type=positive, metavar="N", help="rate to change to (default: the one after reset)")
+    add("--first-baud", type=positive, default=115200, metavar="N", help="the board's after reset (default: 115200)")
+    add("--record-link", metavar="FILE", help="write down all that passes over the link, for replay:FILE")
+    _json(parser)
+
+
+def _flash(commands: Subparsers) -> None:
+    parser = _command(commands, "flash", "write the image of an artefact to a board, and read it back")
+    parser.add_argument("folder", metavar="FOLDER", help="what `nmc compile --target neurocore` wrote")
+    parser.add_argument("--no-verify", action="store_true", help="do not read it back")
+    _at_a_port(parser)
+
+
+def _run(commands: Subparsers) -> None:
+    parser = _command(commands, "run", "run an artefact on the board that was flashed with it")
+    add = parser.add_argument
+    add("folder", metavar="FOLDER", help="what `nmc compile --target neurocore` wrote")
+    add("--input", metavar="FILE", help="as for `nmc emulate`")
+    add("-o", "--out", metavar="FOLDER", help="where the run goes (default: run/ inside FOLDER)")
+    add("--record", nargs="+", default=[], metavar="NAME", help="populations whose spikes are kept, or `all`")
+    add("--limit", type=positive, metavar="N", help="only the first N samples")
+    add("--steps", type=positive, metavar="N", help="timesteps that a stream runs (default: as long as its input)")
+    add("--dt", type=positive, metavar="N", help="for a recording of events: length of a timestep, in the units of t")
+    _at_a_port(parser)
 
 
 def _doctor(commands: Subparsers) -> None:

@@ -6,7 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
+from nmc.artefact import load
 from nmc.cli.output import print_json
+from nmc.conversion import conversion_table
 from nmc.emulating import REPORT
 from nmc_compiler.errors import ArtefactError
 from nmc_emulator.report import read_report
@@ -14,6 +16,8 @@ from nmc_emulator.report import read_report
 
 def run(args: argparse.Namespace) -> int:
     folder = Path(args.folder)
+    if args.conversion:
+        return _conversion(args, folder)
     inside = folder / "run" / REPORT
     report = read_report(inside if inside.exists() or not (folder / REPORT).exists() else folder / REPORT)
     if inside.exists():
@@ -22,6 +26,15 @@ def run(args: argparse.Namespace) -> int:
         print_json(report.data)
     else:
         print(report.markdown() if args.markdown else report.text(), end="")
+    return 0
+
+
+def _conversion(args: argparse.Namespace, folder: Path) -> int:
+    table = conversion_table(load(folder).conversion)
+    if args.json:
+        print_json(table.as_json())
+    else:
+        print(table.markdown() if args.markdown else table.text(), end="")
     return 0
 
 

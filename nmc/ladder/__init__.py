@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from nmc.artefact import Compiled, load
+from nmc.ladder.engines import fast_rung, target_of
 from nmc.ladder.golden import Golden, read_golden
+from nmc.ladder.graphs import graph_rung
 from nmc.ladder.lava import lava_python, lava_rung, noise
 from nmc.ladder.rungs import (
     Rung,
@@ -22,6 +24,9 @@ from nmc.ladder.rungs import (
     mapping_rung,
 )
 from nmc_compiler.errors import ArtefactError, UsageError
+from nmc_compiler.neurocore.places import PROFILE
+from nmc_compiler.program.learning import only_neurocore
+from nmc_compiler.program.model import Program
 from nmc_emulator import run
 
 __all__ = ["Ladder", "Rung", "verify", "verify_lava"]
@@ -51,7 +56,7 @@ class Ladder:
 
 def verify(
     program: Compiled | str | os.PathLike[str],
-    golden: str | os.PathLike[str],
+    golden: str | os.PathLike[str] | None = None,
     *,
     limit: int = ACCURACY_IMAGES,
     tick_images: int = TICK_IMAGES,
@@ -64,12 +69,27 @@ def verify(
     spikes are compared whatever it is.  tick_images: images run tick by tick.  progress: called
     with the name of each rung before it is climbed.
 
+    A Program that was made from no graph has no golden vectors: its engines are compared on noise (``tick_images``
+    windows; of a stream, pieces of 16 timesteps), and its mapping, where it has one, is checked. So are those of a
+    network without a read-out (.nir, .net), and its integer graph with them, where no golden vectors are given.
+
     Every rung is climbed even if one below fails. FrontendError for golden vectors that do not fit
     or leave nothing to compare, ArtefactError or VerifyError for an artefact that is not sound.
     """
     if limit < 1 or tick_images < 1:
         raise UsageError(f"limit {limit} and tick images {tick_images}: each must be at least 1")
     compiled = program if isinstance(program, Compiled) else load(program)
+    if "graphs" not in compiled.program.meta:
+        if golden is not None:
+            raise UsageError(
+                f"Program '{compiled.program.name}' was made from no graph that golden vectors could be compared with;"
+                " leave --golden out to compare its engines"
+            )
+        return Ladder(compiled.digest, tuple(_compare_engines(compiled.program, tick_images, progress)))
+    if golden is None and compiled.int_graph.outputs:
+        return Ladder(compiled.digest, tuple(_compare_graph(compiled, tick_images, progress)))
+    if golden is None:
+        raise UsageError("nothing to compare with; give --golden FILE.npz, or --with lava")
     if compiled.program.mapping is None:
         raise ArtefactError(f"Program '{compiled.program.name}' has no mapping to verify; compile it again")
     vectors = read_golden(golden, compiled.float_graph, limit)
@@ -88,10 +108,32 @@ def _climb(compiled: Compiled, golden: Golden, tick_images: int, progress: Calla
     yield emulator_rung(compiled, recorded, run(compiled.program, recorded, record="all"))
     progress("layers = ticks")
     few = images[: min(tick_images, golden.recorded)]
-    engines = [run(compiled.program, few, record="all", engine=engine) for engine in ("layers", "ticks")]
-    yield engines_rung(compiled, few, *engines)
+    layers, ticks = (run(compiled.program, few, record="all", engine=engine) for engine in ("layers", "ticks"))
+    yield engines_rung(compiled, few, layers, ticks)
+    if compiled.image is not None:
+        progress("layers = neurocore")
+        yield engines_rung(compiled, few, layers, run(compiled.program, few, record="all", engine="neurocore"))
     progress("mapping")
-    yield mapping_rung(compiled)
+    yield mapping_rung(compiled.program, compiled.target())
+
+
+def _compare_graph(compiled: Compiled, windows: int, progress: Callable[[str], None]) -> Iterator[Rung]:
+    progress("int = emulator")
+    yield graph_rung(compiled, windows)
+    yield from _compare_engines(compiled.program, windows, progress)
+
+
+def _compare_engines(program: Program, windows: int, progress: Callable[[str], None]) -> Iterator[Rung]:
+    target = None if program.mapping is None else target_of(program)
+    if only_neurocore(program) is None:
+        progress("the fast engine = ticks")
+        yield fast_rung(program, windows)
+        if program.mapping is not None and program.target.get("profile") == PROFILE:
+            progress("the fast engine = neurocore")
+            yield fast_rung(program, windows, "neurocore")
+    if target is not None:
+        progress("mapping")
+        yield mapping_rung(program, target)
 
 
 def verify_lava(

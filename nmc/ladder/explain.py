@@ -15,6 +15,7 @@ from nmc_compiler.graph import Graph, Node
 from nmc_compiler.graph.analysis import is_neuron
 from nmc_compiler.graph.interpret import interpret
 from nmc_compiler.program.model import Conv, Dynamic, HostCurrent, Map, Program, Transfer
+from nmc_compiler.program.shapes import conv_windows
 
 MAX_TERMS = 24
 PARAMETERS = ("theta", "tau", "v_reset", "levels", "dv", "role")
@@ -145,22 +146,22 @@ def _window(codes: np.ndarray, at: tuple[int, int], item: Conv | Map | Transfer)
 
 def _conv(conv: Conv, codes: np.ndarray, at: tuple[int, int, int]) -> tuple[int, int]:
     o, y0, x0 = at
-    kh, kw, per_group, outputs = conv.weight.shape
+    _, _, per_group, outputs = conv.weight.shape
     group = o // (outputs // conv.groups)
-    inputs = codes[group * per_group : (group + 1) * per_group]
-    positions = [(y0, x0)]
+    windows = conv_windows(conv, codes.shape)
+    inputs = codes[group * per_group : (group + 1) * per_group].reshape(-1, *(w.size for w in windows))
+    kernel = conv.weight[..., o].reshape(*(w.kernel for w in windows), per_group).astype(np.int64)
+    positions = [(*divmod(y0, windows[1].out), x0)]
     if conv.collapse:
-        positions = [(y, x) for y in range(conv.out_hw[0]) for x in range(conv.out_hw[1])]
+        positions = list(np.ndindex(*(w.out for w in windows)))
     events = total = 0
-    for y, x in positions:
-        for ky in range(kh):
-            for kx in range(kw):
-                iy = y * conv.stride[0] - conv.pad[0] + ky * conv.dilation[0]
-                ix = x * conv.stride[1] - conv.pad[1] + kx * conv.dilation[1]
-                if 0 <= iy < codes.shape[1] and 0 <= ix < codes.shape[2]:
-                    column = inputs[:, iy, ix]
-                    events += int(np.count_nonzero(column))
-                    total += int(column @ conv.weight[ky, kx, :, o].astype(np.int64))
+    for position in positions:
+        for tap in np.ndindex(kernel.shape[:3]):
+            read = [p * w.stride - w.pad + k * w.dilation for p, k, w in zip(position, tap, windows, strict=True)]
+            if all(0 <= at < w.size for at, w in zip(read, windows, strict=True)):
+                column = inputs[:, *read]
+                events += int(np.count_nonzero(column))
+                total += int(column @ kernel[tap])
     return events, total << conv.shift
 
 

@@ -18,6 +18,7 @@ from nmc_compiler.graph.analysis import populations
 from nmc_compiler.graph.interpret import Interpretation, interpret
 from nmc_compiler.mapping import find_problems
 from nmc_compiler.program.model import Program
+from nmc_compiler.target import Target
 from nmc_emulator import RunResult
 
 FLIP_RATE = 1e-6  # a potential within float rounding of its threshold may go either way
@@ -258,8 +259,14 @@ def _read_out(
 # --- 4: layers engine = ticks engine ----------------------------------------------------------------------
 
 
+ENGINE_CLAIMS = {
+    "ticks": "computing a layer over all timesteps gives what running tick by tick from the mapping's tables gives",
+    "neurocore": "computing a layer over all timesteps gives what the image of the cores gives",
+}
+
+
 def engines_rung(compiled: Compiled, images: np.ndarray, layers: RunResult, ticks: RunResult) -> Rung:
-    """Layers engine = ticks engine: every population, the read-out, and every counter."""
+    """Layers engine = ticks engine, or engine of a neurocore: every population, the read-out, and every counter."""
     program = compiled.program
     order = sorted((p for p in program.populations if p.model != "readout"), key=lambda p: p.level)
     seen = compare_codes((p.name, _time_first(ticks, p.name), _time_first(layers, p.name)) for p in order)
@@ -275,8 +282,8 @@ def engines_rung(compiled: Compiled, images: np.ndarray, layers: RunResult, tick
         first = {"layer": "counters", "reason": f"counters differ: {', '.join(counters)}"}
         first |= _counter_values(ticks, layers, counters[0])
     return Rung(
-        "layers = ticks",
-        "computing a layer over all timesteps gives what running tick by tick from the mapping's tables gives",
+        f"layers = {ticks.engine}",
+        ENGINE_CLAIMS[ticks.engine],
         seen.compared + wrong.size + names,
         seen.different + int(wrong.sum()) + len(counters),
         first,
@@ -294,9 +301,9 @@ def _counter_values(ticks: RunResult, layers: RunResult, name: str) -> dict[str,
 # --- 5: mapping checker -----------------------------------------------------------------------------------
 
 
-def mapping_rung(compiled: Compiled) -> Rung:
+def mapping_rung(program: Program, target: Target) -> Rung:
     """The mapping carries out the netlist, and no core exceeds a limit."""
-    result = find_problems(compiled.program, compiled.target())
+    result = find_problems(program, target)
     first = {"layer": "mapping", "reason": result.problems[0]} if result.problems else None
     return Rung(
         "mapping",

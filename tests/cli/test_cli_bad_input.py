@@ -128,7 +128,10 @@ def test_a_family_that_does_not_fit(nmc, tmp_path: Path) -> None:
 
 def test_an_unknown_target(nmc, tmp_path: Path) -> None:
     text = compile_refused(nmc, tmp_path, str(SMALL / "model.pt"), "--target", "loihi9", status=2)
-    assert text == "unknown target 'loihi9'; known: generic-mesh, loihi1, loihi2; or give the path of a .yaml file"
+    assert (
+        text == "unknown target 'loihi9'; known: generic-mesh, loihi1, loihi2, neurocore, neurocore-1; or give the "
+        "path of a .yaml file"
+    )
 
 
 def test_an_impossible_target(nmc, tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from command import SMALL, says
 
-from nmc.running import RECORD_SECONDS
+from nmc.waiting import RECORD_SECONDS
 
 # Records every 20 ms instead of every two seconds: the tests should not take minutes.
-START = "import sys, nmc.running; nmc.running.RECORD_SECONDS = 0.02; from nmc.cli import main; sys.exit(main())"
+START = "import sys, nmc.waiting; nmc.waiting.RECORD_SECONDS = 0.02; from nmc.cli import main; sys.exit(main())"
 SAMPLES = 450
 FILES = ("report.json", "spikes.npz", "events.npz", "probes.vcd")
 
