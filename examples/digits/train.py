@@ -57,11 +57,11 @@ def digits(size: tuple[int, int] = (16, 16)) -> tuple[Split, Split]:
     return (images[train], labels[train]), (images[test], labels[test])
 
 
-def shifted(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image moved by up to two pixels in both directions, zeros moving in."""
+def shifted(images: Tensor, generator: torch.Generator, by: int) -> Tensor:
+    """Each image moved by up to ``by`` pixels in both directions, zeros moving in."""
     height, width = images.shape[-2:]
-    padded = F.pad(images, (2, 2, 2, 2))
-    offsets = torch.randint(0, 5, (len(images), 2), generator=generator).tolist()
+    padded = F.pad(images, (by, by, by, by))
+    offsets = torch.randint(0, 2 * by + 1, (len(images), 2), generator=generator).tolist()
     moved = [img[:, y : y + height, x : x + width] for img, (y, x) in zip(padded, offsets, strict=True)]
     return torch.stack(moved)
 
@@ -76,7 +76,7 @@ def wake_attention(model: SpikeDrivenTransformer) -> None:
             nn.init.ones_(module.bias)
 
 
-def train(model: SpikeDrivenTransformer, data: Split, epochs: int, seed: int) -> None:
+def train(model: nn.Module, data: Split, epochs: int, seed: int, shift: int = 2) -> None:
     """AdamW with a one-cycle learning rate on cross-entropy."""
     images, labels = data
     generator = torch.Generator().manual_seed(seed)
@@ -87,7 +87,7 @@ def train(model: SpikeDrivenTransformer, data: Split, epochs: int, seed: int) ->
     bar = tqdm(total=steps, desc="training", unit="batch")
     for _ in range(epochs):
         for batch in torch.randperm(len(images), generator=generator)[: steps // epochs * 64].split(64):
-            logits = model(shifted(images[batch], generator))
+            logits = model(shifted(images[batch], generator, shift))
             loss = F.cross_entropy(logits, labels[batch], label_smoothing=0.05)
             optimizer.zero_grad()
             loss.backward()
@@ -128,7 +128,7 @@ def write(path: Path, save: Callable[[io.BytesIO], object]) -> None:
     os.replace(beside, path)
 
 
-def write_all(folder: Path, model: SpikeDrivenTransformer, train_set: Split, test_set: Split) -> None:
+def write_all(folder: Path, model: nn.Module, config: dict, train_set: Split, test_set: Split) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     named = {"test": test_set, "calib": tuple(x[:CALIB_IMAGES] for x in train_set)}
     for name, (images, labels) in named.items():
@@ -137,7 +137,7 @@ def write_all(folder: Path, model: SpikeDrivenTransformer, train_set: Split, tes
     golden = golden_vectors(model, Lif, tuple(x[:GOLDEN_IMAGES] for x in test_set))
     write(folder / "golden.npz", lambda f: np.savez_compressed(f, **golden))
     write(folder / "model.pt", lambda f: torch.save(model.state_dict(), f))
-    write(folder / "model.yaml", lambda f: f.write(yaml.safe_dump(CONFIG, sort_keys=False).encode()))
+    write(folder / "model.yaml", lambda f: f.write(yaml.safe_dump(config, sort_keys=False).encode()))
 
 
 def main() -> None:
@@ -155,7 +155,7 @@ def main() -> None:
     model = SpikeDrivenTransformer(**{name: CONFIG[name] for name in MODEL_ARGS})
     wake_attention(model)
     train(model, train_set, args.epochs, args.seed)
-    write_all(args.output, model, train_set, test_set)
+    write_all(args.output, model, CONFIG, train_set, test_set)
     with recording(model, Lif) as spikes, torch.inference_mode():
         model(test_set[0])
     for name, codes in spikes.items():
