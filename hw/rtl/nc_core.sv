@@ -1,0 +1,496 @@
+// One neurocore: see docs/neurocore.md. A step is D, U, where learning is on L, and then the wait for all that was sent.
+module nc_core #(
+    parameter int N = 1024,
+    parameter int A = 2048,
+    parameter int W = 65536,
+    parameter int TYPES = 16,
+    parameter int GEOMS = 16,
+    parameter int CORES = 1,
+    parameter int NX = $clog2(N),
+    parameter int AX = $clog2(A)
+) (
+    input  logic        clk,
+    input  logic        rst,
+    input  logic [ 1:0] self,        // the own number
+    // the barrier: one clock each
+    input  logic        start,
+    input  logic        restart,
+    input  logic        finish,
+    output logic        quiet,       // waits for `finish` and has sent and taken all
+    input  logic [31:0] step,
+    // memory bus
+    input  logic        bus_valid,
+    input  logic        bus_write,
+    input  logic [ 3:0] bus_mem,
+    input  logic [15:0] bus_addr,
+    input  logic [35:0] bus_wdata,
+    output logic        bus_ready,
+    output logic        bus_rvalid,
+    output logic [35:0] bus_rdata,
+    // external events
+    input  logic        inj_valid,
+    input  logic [10:0] inj_axon,
+    input  logic [ 3:0] inj_slot,
+    output logic        inj_ready,
+    // mesh
+    output logic        tx_valid,
+    output logic [ 1:0] tx_core,
+    output logic [10:0] tx_axon,
+    input  logic        tx_ready,
+    input  logic        rx_valid,
+    input  logic [10:0] rx_axon,
+    output logic        rx_ready,
+    // logged spikes
+    output logic        log_valid,
+    output logic [ 9:0] log_neuron,
+    input  logic        log_ready
+);
+  // one piece of simulated code for all cores
+  // verilator no_inline_module
+  localparam logic [3:0] MEM_WORDS = 4'd0, MEM_ROWS = 4'd1, MEM_PARAMS = 4'd2, MEM_ROUTES = 4'd3, MEM_TYPES = 4'd4,
+      MEM_GEOMS = 4'd5, MEM_RULES = 4'd6, MEM_U = 4'd7, MEM_V = 4'd8, MEM_ACC = 4'd9, MEM_POST = 4'd10, MEM_PRE = 4'd11,
+      MEM_PENDING = 4'd12, MEM_FIRED = 4'd13, MEM_REGISTERS = 4'd14, MEM_COUNTERS = 4'd15;
+
+  // --- phases
+  typedef enum logic [2:0] {REST, DELIVER, UPDATE, LEARN, ZERO, CLOSE} phase_t;
+  phase_t phase;
+  logic enter;  // the first clock of a phase
+  logic learning, learn, scan_done, walk_idle, deliver_working, update_working, send_working, pending_working;
+  logic [AX-1:0] zero_addr;
+  logic zero_we;
+
+  assign learning = phase == LEARN;
+  assign zero_we = phase == ZERO;
+  assign quiet = phase == CLOSE && !send_working && !pending_working;
+
+  always_ff @(posedge clk) begin
+    enter <= 1'b0;
+    zero_addr <= zero_we ? zero_addr + 1'b1 : '0;
+    case (phase)
+      REST:
+      if (start || restart) begin
+        phase <= start ? DELIVER : ZERO;
+        enter <= 1'b1;
+      end
+      DELIVER:
+      if (!enter && scan_done && walk_idle && !deliver_working) begin
+        phase <= UPDATE;
+        enter <= 1'b1;
+      end
+      UPDATE:
+      if (!enter && !update_working) begin
+        phase <= learn ? LEARN : CLOSE;
+        enter <= 1'b1;
+      end
+      LEARN:   if (!enter && scan_done && walk_idle && !deliver_working) phase <= CLOSE;
+      ZERO:    if (zero_addr == {AX{1'b1}}) phase <= CLOSE;
+      default: if (finish) phase <= REST;
+    endcase
+    if (rst) begin
+      phase <= REST;
+      enter <= 1'b0;
+    end
+  end
+
+  // --- the bus: an access waits for the read data; a write that changes a part of a word needs the rest of it
+  logic bus_active, b_write, b_do, b_we;
+  logic [3:0] b_mem;
+  logic [15:0] b_addr;
+  logic [35:0] b_wdata;
+  logic [4:0] b_wait;
+  logic [15:0] b_we_mem;
+
+  assign bus_ready = phase == REST && !bus_active && !pending_working;
+  assign b_do = bus_active && b_wait == 5'd0;
+  assign b_we = b_do && b_write;
+  assign b_we_mem = {15'd0, b_we} << b_mem;
+
+  always_ff @(posedge clk) begin
+    if (b_wait != 5'd0) b_wait <= b_wait - 5'd1;
+    if (b_do) bus_active <= 1'b0;
+    if (bus_valid && bus_ready) begin
+      bus_active <= 1'b1;
+      {b_write, b_mem, b_addr, b_wdata} <= {bus_write, bus_mem, bus_addr, bus_wdata};
+      case (bus_mem)
+        MEM_COUNTERS: b_wait <= 5'd24;
+        MEM_U, MEM_V, MEM_ACC, MEM_POST: b_wait <= 5'd3;
+        default: b_wait <= bus_write ? 5'd0 : 5'd4;
+      endcase
+    end
+    if (rst) bus_active <= 1'b0;
+  end
+
+  // --- registers
+  logic [31:0] window;
+  logic [25:0] traces;
+  logic [3:0] k_pre, k_post;
+  logic [7:0] inc_pre, inc_post;
+  logic add_pre, add_post;
+  assign {add_post, add_pre, inc_post, inc_pre, k_post, k_pre} = traces;
+  always_ff @(posedge clk) begin
+    if (b_we_mem[MEM_REGISTERS]) begin
+      case (b_addr[3:0])
+        4'd0: window <= b_wdata[31:0];
+        4'd1: learn <= b_wdata[0];
+        4'd2: traces <= b_wdata[25:0];
+        default: ;
+      endcase
+    end
+    if (rst) begin
+      window <= '0;
+      learn  <= 1'b0;
+      traces <= '0;
+    end
+  end
+
+  // --- pending bits and the axons of a step
+  logic take_valid, take_rvalid, axon_valid, axon_pop, delay_valid, delay_ready, local_valid, local_ready, inject_ready;
+  logic [AX-2:0] take_addr;
+  logic [31:0] pending_word;
+  logic [AX-1:0] axon, delay_axon;
+  logic [7:0] pre, pre_rdata;
+  logic [3:0] delay_steps, slot, next_slot;
+  logic [10:0] route_axon;
+
+  assign slot = step[3:0];
+  assign next_slot = slot + 4'd1;
+  assign inj_ready = inject_ready && phase == REST && !bus_active && !bus_valid;
+
+  nc_pending #(
+      .A(A)
+  ) pending (
+      .clk,
+      .rst,
+      .take_valid,
+      .take_clear  (learning || !learn),
+      .take_addr,
+      .take_rvalid,
+      .word        (pending_word),
+      .delay_valid,
+      .delay_bit   ({slot + delay_steps, delay_axon}),
+      .delay_ready,
+      .local_valid,
+      .local_bit   ({next_slot, route_axon[AX-1:0]}),
+      .local_ready,
+      .mesh_valid  (rx_valid),
+      .mesh_bit    ({next_slot, rx_axon[AX-1:0]}),
+      .mesh_ready  (rx_ready),
+      .inject_valid(inj_valid && inj_ready),
+      .inject_bit  ({inj_slot, inj_axon[AX-1:0]}),
+      .inject_ready,
+      .working     (pending_working),
+      .bus_active,
+      .bus_addr    (b_addr[AX-2:0]),
+      .bus_we      (b_we_mem[MEM_PENDING]),
+      .bus_wdata   (b_wdata[31:0]),
+      .zero_we,
+      .zero_addr   (zero_addr[AX-2:0])
+  );
+
+  nc_scan #(
+      .A(A)
+  ) scan (
+      .clk,
+      .rst,
+      .start    (enter && (phase == DELIVER || phase == LEARN)),
+      .learning,
+      .slot,
+      .done     (scan_done),
+      .take_valid,
+      .take_addr,
+      .take_rvalid,
+      .take_word(pending_word),
+      .k_pre,
+      .inc_pre,
+      .add_pre,
+      .axon_valid,
+      .axon,
+      .pre,
+      .axon_pop,
+      .bus_active,
+      .bus_addr (b_addr[AX-1:0]),
+      .bus_we   (b_we_mem[MEM_PRE]),
+      .bus_wdata(b_wdata[7:0]),
+      .bus_rdata(pre_rdata),
+      .zero_we,
+      .zero_addr
+  );
+
+  // --- rows and synapses
+  logic gate_fired, op_valid, op_header, op_half, op_last;
+  logic [9:0] gate_neuron, op_target;
+  logic [1:0] op_kind;
+  logic [15:0] op_addr;
+  logic [7:0] op_weight, op_pre;
+  logic [2:0] op_shift, op_rule;
+  logic [3:0] op_lanes;
+  logic [35:0] rows_rdata, tables_read, tables_rdata;
+  logic [3:0] geom;
+  logic [1:0] geom_part;
+
+  // Types, geometries and rules as the host wrote them. The geometries are used from here; types and rules are needed in
+  // several places at once, in their own small RAMs.
+  logic [8:0] tables_addr;
+  localparam int TX = $clog2(4 * TYPES), GX = $clog2(4 * GEOMS);
+  always_comb begin
+    tables_addr = '0;
+    case (b_mem)
+      MEM_TYPES: tables_addr[TX-1:0] = b_addr[TX-1:0];
+      MEM_GEOMS: tables_addr[8:0] = {3'b100, {(6 - GX) {1'b0}}, b_addr[GX-1:0]};
+      default: tables_addr[8:0] = {5'b11000, b_addr[3:0]};
+    endcase
+  end
+  nc_ram #(
+      .WIDTH(36),
+      .DEPTH(512)
+  ) tables (
+      .clk,
+      .we   (b_we_mem[MEM_TYPES] || b_we_mem[MEM_GEOMS] || b_we_mem[MEM_RULES]),
+      .waddr(tables_addr),
+      .wdata(b_wdata),
+      .raddr(bus_active ? tables_addr : {3'b100, {(6 - GX) {1'b0}}, geom[GX-3:0], geom_part}),
+      .rdata(tables_read)
+  );
+  always_ff @(posedge clk) tables_rdata <= tables_read;
+
+  nc_walk #(
+      .A(A)
+  ) walk (
+      .clk,
+      .rst,
+      .learning,
+      .plastic  (learn),
+      .idle     (walk_idle),
+      .axon_valid,
+      .axon,
+      .pre,
+      .axon_pop,
+      .gate_neuron,
+      .gate_fired,
+      .delay_valid,
+      .delay_axon,
+      .delay_steps,
+      .delay_ready,
+      .geom,
+      .geom_part,
+      .geom_item(tables_read[27:0]),
+      .op_valid,
+      .op_header,
+      .op_kind,
+      .op_half,
+      .op_last,
+      .op_addr,
+      .op_target,
+      .op_weight,
+      .op_shift,
+      .op_rule,
+      .op_pre,
+      .op_lanes,
+      .bus_active,
+      .bus_addr (b_addr[10:0]),
+      .rows_we  (b_we_mem[MEM_ROWS]),
+      .bus_wdata(b_wdata),
+      .rows_rdata
+  );
+
+  logic [NX-1:0] cell_raddr, cell_waddr, spike_neuron;
+  logic [23:0] acc_rdata, u_rdata;
+  logic [7:0] post_rdata, cell_wpost;
+  logic [31:0] fired_wdata, fired_rdata;
+  logic [NX-6:0] fired_waddr;
+  logic cell_we, fired_we, counts_synapse, counts_wrap, counts_down, spike, has_room, stalled, saturated;
+  logic [2:0] counts_up;
+  logic [17:0] words_rdata;
+  logic [25:0] params_rdata;
+  logic [15:0] spike_route, routes_rdata;
+  logic [29:0] v_rdata;
+
+  nc_deliver #(
+      .N(N),
+      .W(W)
+  ) deliver (
+      .clk,
+      .rst,
+      .learning,
+      .op_valid,
+      .op_header,
+      .op_kind,
+      .op_half,
+      .op_last,
+      .op_addr,
+      .op_target,
+      .op_weight,
+      .op_shift,
+      .op_rule,
+      .op_pre,
+      .op_lanes,
+      .working    (deliver_working),
+      .gate_neuron,
+      .gate_fired,
+      .update     (phase == UPDATE),
+      .cell_raddr,
+      .cell_acc   (acc_rdata),
+      .cell_post  (post_rdata),
+      .cell_we,
+      .cell_waddr,
+      .cell_wpost,
+      .fired_we   (fired_we || b_we_mem[MEM_FIRED]),
+      .fired_waddr(bus_active ? b_addr[NX-6:0] : fired_waddr),
+      .fired_wdata(bus_active ? b_wdata[31:0] : fired_wdata),
+      .counts_synapse,
+      .counts_wrap,
+      .counts_down,
+      .counts_up,
+      .bus_active,
+      .bus_addr   (b_addr),
+      .bus_wdata  (b_wdata[24:0]),
+      .words_we   (b_we_mem[MEM_WORDS]),
+      .words_rdata,
+      .acc_we     (b_we_mem[MEM_ACC]),
+      .post_we    (b_we_mem[MEM_POST]),
+      .fired_rdata,
+      .rules_we   (b_we_mem[MEM_RULES]),
+      .zero_we
+  );
+
+  nc_update #(
+      .N(N),
+      .TYPES(TYPES)
+  ) update (
+      .clk,
+      .rst,
+      .start       (enter && phase == UPDATE),
+      .may_issue   (has_room),
+      .working     (update_working),
+      .stalled,
+      .step,
+      .window,
+      .learn,
+      .k_post,
+      .inc_post,
+      .add_post,
+      .cell_raddr,
+      .cell_acc    (acc_rdata),
+      .cell_post   (post_rdata),
+      .cell_we,
+      .cell_waddr,
+      .cell_wpost,
+      .fired_we,
+      .fired_waddr,
+      .fired_wdata,
+      .spike,
+      .spike_neuron,
+      .spike_route,
+      .saturated,
+      .bus_active,
+      .bus_addr    (b_addr[9:0]),
+      .bus_wdata   (b_wdata),
+      .params_we   (b_we_mem[MEM_PARAMS]),
+      .params_rdata,
+      .routes_we   (b_we_mem[MEM_ROUTES]),
+      .routes_rdata,
+      .types_we    (b_we_mem[MEM_TYPES]),
+      .u_we        (b_we_mem[MEM_U]),
+      .u_rdata,
+      .v_we        (b_we_mem[MEM_V]),
+      .v_rdata,
+      .zero_we,
+      .zero_addr   (zero_addr[NX-1:0])
+  );
+
+  nc_send #(
+      .NX(NX),
+      .CORES(CORES)
+  ) send (
+      .clk,
+      .rst,
+      .self,
+      .spike,
+      .spike_neuron,
+      .spike_route,
+      .has_room,
+      .working    (send_working),
+      .log_valid,
+      .log_neuron,
+      .log_ready,
+      .local_valid,
+      .local_ready,
+      .mesh_valid (tx_valid),
+      .mesh_core  (tx_core),
+      .mesh_ready (tx_ready),
+      .axon       (route_axon)
+  );
+  assign tx_axon = route_axon;
+
+  // --- counters
+  logic stepping;
+  logic [13:0] count;
+  logic [31:0] counters_rdata;
+  always_ff @(posedge clk) begin
+    if (start || finish || rst) stepping <= start && !rst;
+  end
+  always_comb begin
+    count = '0;
+    count[0] = counts_synapse;
+    count[2] = spike;
+    count[3] = start;
+    count[4] = stepping;
+    count[6] = tx_valid && tx_ready;
+    count[7] = rx_valid && rx_ready;
+    count[8] = counts_down;
+    count[10] = counts_wrap;
+    count[11] = saturated;
+    count[12] = stalled;
+    count[13] = axon_pop && !learning;
+  end
+  nc_count counters (
+      .clk,
+      .rst,
+      .clear    (bus_active && b_write && b_mem == MEM_COUNTERS),
+      .count,
+      .count_up (counts_up),
+      .bus_addr (b_addr[3:0]),
+      .bus_rdata(counters_rdata)
+  );
+
+  // --- what the host reads
+  logic [35:0] low_rdata;
+  logic [29:0] neuron_rdata;
+  logic [31:0] high_rdata, registers_rdata;
+  always_comb begin
+    case (b_mem[1:0])  // MEM_WORDS, ...
+      2'd0: low_rdata = {18'd0, words_rdata};
+      2'd1: low_rdata = rows_rdata;
+      2'd2: low_rdata = {10'd0, params_rdata};
+      default: low_rdata = {20'd0, routes_rdata};
+    endcase
+    case (b_mem[1:0])  // MEM_V, ...
+      2'd0: neuron_rdata = v_rdata;
+      2'd1: neuron_rdata = {6'd0, acc_rdata};
+      2'd2: neuron_rdata = {22'd0, post_rdata};
+      default: neuron_rdata = {22'd0, pre_rdata};
+    endcase
+    case (b_addr[1:0])
+      2'd0: registers_rdata = window;
+      2'd1: registers_rdata = {31'd0, learn};
+      2'd2: registers_rdata = {6'd0, traces};
+      default: registers_rdata = step;
+    endcase
+    if (b_addr[3:2] != 2'd0) registers_rdata = '0;
+    case (b_mem[1:0])  // MEM_PENDING, ...
+      2'd0: high_rdata = pending_word;
+      2'd1: high_rdata = fired_rdata;
+      2'd2: high_rdata = registers_rdata;
+      default: high_rdata = counters_rdata;
+    endcase
+  end
+  always_ff @(posedge clk) begin
+    bus_rvalid <= b_do && !b_write && !rst;
+    case (b_mem[3:2])
+      2'd0: bus_rdata <= low_rdata;
+      2'd1: bus_rdata <= b_mem == MEM_U ? {12'd0, u_rdata} : tables_rdata;
+      2'd2: bus_rdata <= {6'd0, neuron_rdata};
+      default: bus_rdata <= {4'd0, high_rdata};
+    endcase
+  end
+endmodule

@@ -1,0 +1,215 @@
+// Up to 2 x 2 cores, their routers and the barrier that closes a step.
+module nc_mesh #(
+    parameter int N = 1024,
+    parameter int A = 2048,
+    parameter int W = 65536,
+    parameter int TYPES = 16,
+    parameter int GEOMS = 16,
+    parameter int X = 1,
+    parameter int Y = 1
+) (
+    input  logic        clk,
+    input  logic        rst,
+    // memories, one access at a time, while not busy
+    input  logic        bus_valid,
+    input  logic        bus_write,
+    input  logic [ 1:0] bus_core,
+    input  logic [ 3:0] bus_mem,
+    input  logic [15:0] bus_addr,
+    // verilator lint_off UNUSEDSIGNAL
+    input  logic [39:0] bus_wdata,  // no memory is wider than 36 bits
+    // verilator lint_on UNUSEDSIGNAL
+    output logic        bus_ready,
+    output logic        bus_rvalid,
+    output logic [39:0] bus_rdata,
+    // steps
+    input  logic        step,
+    input  logic        restart,
+    output logic        busy,
+    output logic [31:0] step_count,
+    // external events, while not busy
+    input  logic        inj_valid,
+    input  logic [ 1:0] inj_core,
+    input  logic [10:0] inj_axon,
+    input  logic [ 3:0] inj_slot,
+    output logic        inj_ready,
+    // logged spikes
+    output logic        log_valid,
+    output logic [ 1:0] log_core,
+    output logic [ 9:0] log_neuron,
+    input  logic        log_ready
+);
+  localparam int CORES = X * Y;
+  localparam logic [3:0] PRESENT = 4'((1 << CORES) - 1);
+
+  logic asked, waiting, ready, start, clear, finish, stepping;
+  logic [3:0] quiet, routers_empty, core_bus_ready, core_bus_rvalid, core_inj_ready, core_log_valid, core_log_ready;
+  logic [143:0] core_bus_rdata;
+  logic [39:0] core_log_neuron;
+
+  // --- the barrier
+  // A step begins where no core is in the middle of an access.
+  assign asked  = (step || restart) && !busy;
+  assign ready  = &(core_bus_ready | ~PRESENT);
+  assign start  = waiting && ready && stepping;
+  assign clear  = waiting && ready && !stepping;
+  assign finish = busy && quiet == 4'b1111 && routers_empty == 4'b1111;
+  always_ff @(posedge clk) begin
+    if (finish) begin
+      busy <= 1'b0;
+      if (stepping) step_count <= step_count + 32'd1;
+    end
+    if (asked) begin
+      busy <= 1'b1;
+      waiting <= 1'b1;
+      stepping <= step;
+    end
+    if (waiting && ready) waiting <= 1'b0;
+    if (clear) step_count <= '0;
+    if (rst) begin
+      busy <= 1'b0;
+      waiting <= 1'b0;
+      step_count <= '0;
+    end
+  end
+
+  // --- the host's side; a core that is not there answers 0
+  logic missing, missing_rvalid, bus_there;
+  logic [35:0] rdata;
+  assign bus_there = {1'b0, bus_core} < 3'(CORES);
+  assign missing = bus_valid && !bus_there;
+  assign bus_ready = !busy && !asked && (bus_there ? core_bus_ready[bus_core] : 1'b1);
+  assign inj_ready = !busy && !asked && ({1'b0, inj_core} < 3'(CORES) ? core_inj_ready[inj_core] : 1'b1);
+  assign bus_rvalid = core_bus_rvalid != 4'd0 || missing_rvalid;
+  assign bus_rdata = {4'd0, rdata};
+  always_comb begin
+    rdata = '0;
+    for (int i = 0; i < 4; i++) if (core_bus_rvalid[i]) rdata = rdata | core_bus_rdata[36*i+:36];
+  end
+  always_ff @(posedge clk) missing_rvalid <= missing && bus_ready && !bus_write && !rst;
+
+  // --- the log: cores take turns
+  logic [1:0] log_turn;
+  assign log_valid = core_log_valid[log_turn];
+  assign log_core = log_turn;
+  assign log_neuron = core_log_neuron[10*log_turn+:10];
+  always_comb begin
+    core_log_ready = '0;
+    core_log_ready[log_turn] = log_ready;
+  end
+  always_ff @(posedge clk) begin
+    if (!log_valid || log_ready) begin
+      if (core_log_valid[log_turn+2'd1]) log_turn <= log_turn + 2'd1;
+      else if (core_log_valid[log_turn+2'd2]) log_turn <= log_turn + 2'd2;
+      else if (core_log_valid[log_turn+2'd3]) log_turn <= log_turn + 2'd3;
+    end
+    if (rst) log_turn <= '0;
+  end
+
+  // --- cores and routers, links by receiving core: x_ from the neighbour in X, y_ from the neighbour in Y
+  logic [3:0] x_valid, y_valid, x_ready, y_ready;
+  logic [51:0] x_flit, y_flit;
+
+  for (genvar i = 0; i < 4; i++) begin : node
+    if (i < CORES) begin : present
+      localparam int AT_X = i % X, AT_Y = i / X;
+      logic tx_valid, tx_ready, rx_valid, rx_ready, x_in_valid, y_in_valid, x_in_ready, y_in_ready, x_out_ready, y_out_ready;
+      logic x_out_valid, y_out_valid;
+      logic [1:0] tx_core;
+      logic [10:0] tx_axon, rx_axon;
+      logic [12:0] tx_flit, x_out, y_out;
+
+      nc_core #(
+          .N(N),
+          .A(A),
+          .W(W),
+          .TYPES(TYPES),
+          .GEOMS(GEOMS),
+          .CORES(CORES)
+      ) core (
+          .clk,
+          .rst,
+          .self      (2'(i)),
+          .start,
+          .restart   (clear),
+          .finish,
+          .quiet     (quiet[i]),
+          .step      (step_count),
+          .bus_valid (bus_valid && !busy && !asked && bus_core == 2'(i)),
+          .bus_write,
+          .bus_mem,
+          .bus_addr,
+          .bus_wdata (bus_wdata[35:0]),
+          .bus_ready (core_bus_ready[i]),
+          .bus_rvalid(core_bus_rvalid[i]),
+          .bus_rdata (core_bus_rdata[36*i+:36]),
+          .inj_valid (inj_valid && !busy && !asked && inj_core == 2'(i)),
+          .inj_axon,
+          .inj_slot,
+          .inj_ready (core_inj_ready[i]),
+          .tx_valid,
+          .tx_core,
+          .tx_axon,
+          .tx_ready,
+          .rx_valid,
+          .rx_axon,
+          .rx_ready,
+          .log_valid (core_log_valid[i]),
+          .log_neuron(core_log_neuron[10*i+:10]),
+          .log_ready (core_log_ready[i])
+      );
+
+      if (CORES > 1) begin : mesh
+        assign tx_flit = X == 2 ? {tx_core, tx_axon} : {tx_core[0], 1'b0, tx_axon};
+        nc_router #(
+            .MY_X(1'(AT_X)),
+            .MY_Y(1'(AT_Y))
+        ) router (
+            .clk,
+            .rst,
+            .empty         (routers_empty[i]),
+            .core_in_valid (tx_valid),
+            .core_in       (tx_flit),
+            .core_in_ready (tx_ready),
+            .core_out_valid(rx_valid),
+            .core_out      (rx_axon),
+            .core_out_ready(rx_ready),
+            .x_in_valid,
+            .x_in          (x_flit[13*i+:13]),
+            .x_in_ready,
+            .x_out_valid,
+            .x_out,
+            .x_out_ready,
+            .y_in_valid,
+            .y_in          (y_flit[13*i+:13]),
+            .y_in_ready,
+            .y_out_valid,
+            .y_out,
+            .y_out_ready
+        );
+      end else begin : alone
+        assign {tx_ready, rx_valid, rx_axon, routers_empty[i]} = {1'b1, 1'b0, 11'd0, 1'b1};
+        assign {x_out_valid, y_out_valid, x_out, y_out, x_in_ready, y_in_ready} = '0;
+      end
+
+      localparam int X_PEER = AT_Y * X + (X - 1 - AT_X), Y_PEER = (Y - 1 - AT_Y) * X + AT_X;
+      assign x_in_valid = x_valid[i];
+      assign y_in_valid = y_valid[i];
+      assign x_ready[i] = x_in_ready;
+      assign y_ready[i] = y_in_ready;
+      assign x_valid[X_PEER] = X == 2 && x_out_valid;
+      assign y_valid[Y_PEER] = Y == 2 && y_out_valid;
+      assign x_flit[13*X_PEER+:13] = x_out;
+      assign y_flit[13*Y_PEER+:13] = y_out;
+      assign x_out_ready = x_ready[X_PEER];
+      assign y_out_ready = y_ready[Y_PEER];
+    end else begin : absent
+      assign {quiet[i], routers_empty[i], core_bus_ready[i], core_bus_rvalid[i]} = 4'b1100;
+      assign {core_inj_ready[i], core_log_valid[i]} = 2'b00;
+      assign core_log_neuron[10*i+:10] = '0;
+      assign core_bus_rdata[36*i+:36] = '0;
+      assign {x_valid[i], y_valid[i], x_ready[i], y_ready[i]} = '0;
+      assign {x_flit[13*i+:13], y_flit[13*i+:13]} = '0;
+    end
+  end
+endmodule

