@@ -4,7 +4,7 @@ import cocotb
 import numpy as np
 from cocotb.triggers import ClockCycles, RisingEdge
 from link_bench import numbers, start
-from naive import Naive
+from naive_core import Naive
 
 from nmc_compiler.neurocore import Image, Sizes
 from nmc_compiler.neurocore.items import TRACES, TYPE, group_items, pack

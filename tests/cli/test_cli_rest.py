@@ -36,7 +36,7 @@ def test_version(nmc) -> None:
         ([], "the following arguments are required: COMMAND"),
         (["nothing"], "invalid choice: 'nothing'"),
         (["compile"], "the following arguments are required: MODEL"),
-        (["emulate", "build"], "one of the arguments --input --from-trace is required"),
+        (["emulate"], "the following arguments are required: FOLDER"),
         (["verify", "build", "--with", "nengo"], "invalid choice: 'nengo'"),
         (["compile", "m.pt", "--chips", "many"], "'many' is not a whole number of at least 1"),
         (["compile", "m.pt", "--input-encoding", "rate"], "invalid choice: 'rate'"),

@@ -15,7 +15,7 @@ from nmc_hw.verilate import TOOL, find_verilator
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "neurocore"))
 
 from legal import legal
-from naive import Naive
+from naive_core import Naive
 from random_images import random_events, random_image
 
 pytestmark = pytest.mark.skipif(find_verilator() is None, reason=f"needs {TOOL}")

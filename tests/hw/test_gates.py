@@ -9,7 +9,7 @@ from test_core_fuzz import SIZES, run_both
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "neurocore"))
 
-from naive import Naive
+from naive_core import Naive
 
 from nmc_hw import sim, verilate
 from nmc_hw.sim import PARTS, mesh_parameters

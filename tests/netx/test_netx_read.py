@@ -188,7 +188,7 @@ def test_odd_content_ends_in_one_clear_error(changes):
         if ODD[odd] is None:
             at.pop(path[-1], None)
         else:
-            at[path[-1]] = ODD[odd]
+            at[path[-1]] = copy.deepcopy(ODD[odd])  # a later change may go into it
     try:
         build(read_layers(Hdf5Group.of("x.net", tree)), "net", 5, "x.net")
     except FrontendError as error:

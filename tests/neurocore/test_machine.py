@@ -15,7 +15,7 @@ from nmc_emulator.neurocore import Machine
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from naive import Naive
+from naive_core import Naive
 from random_images import SMALL, random_events, random_image
 
 CLOCKS = (4, 5, 12)  # counters that only hardware has

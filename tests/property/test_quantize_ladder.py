@@ -242,24 +242,12 @@ OP_MUTATIONS = {
     "compare at or above": ("cuba_lif", rewritten(N._cuba_eval, "v > (", "v >= (")),
     "reset by subtraction": (
         "cuba_lif",
-        rewritten(N._cuba_eval, "np.where(s, 0, v)", 'np.where(s, v - (_column(c.tensor("vth")) << 6), v)'),
+        rewritten(N._cuba_eval, "!= 0, 0, v)", '!= 0, v - (_column(c.tensor("vth")) << 6), v)'),
     ),
-    "no reset": ("cuba_lif", rewritten(N._cuba_eval, "np.where(s, 0, v)", "v")),
+    "no reset": ("cuba_lif", rewritten(N._cuba_eval, "np.where(code != 0, 0, v)", "v")),
     "reset to the bias": (
         "cuba_lif",
-        rewritten(N._cuba_eval, "np.where(s, 0, v)", 'np.where(s, _column(c.tensor("bias")), v)'),
-    ),
-    "bias decays too": (
-        "cuba_lif",
-        rewritten(
-            N._cuba_eval,
-            '_decay(v0, c.attr("dv")) + u + _column(c.tensor("bias"))',
-            '_decay(v0 + _column(c.tensor("bias")), c.attr("dv")) + u',
-        ),
-    ),
-    "input decays too": (
-        "cuba_lif",
-        rewritten(N._cuba_eval, '_decay(v0, c.attr("dv")) + u', '_decay(v0 + u, c.attr("dv"))'),
+        rewritten(N._cuba_eval, "np.where(code != 0, 0, v)", 'np.where(code != 0, _column(c.tensor("bias")), v)'),
     ),
     "levels strictly above": ("levels", rewritten(N._levels_eval, ">= thresholds", "> thresholds")),
     "levels without bias": ("levels", rewritten(N._levels_eval, 'u + _column(c.tensor("bias"))', "u")),
@@ -292,6 +280,22 @@ OP_MUTATIONS = {
     "padding wins a max-pool": ("maxpool2d", rewritten(L._maxpool_eval, "np.iinfo(np.int64).min", "0")),
 }  # fmt: skip
 HELPER_MUTATIONS: dict[str, tuple[str, Callable]] = {
+    "bias decays too": (
+        "cuba_update",
+        rewritten(
+            N.cuba_update,
+            '_decay(v, c.attr("dv")) + c.state["u"] + _column(c.tensor("bias"))',
+            '_decay(v + _column(c.tensor("bias")), c.attr("dv")) + c.state["u"]',
+        ),
+    ),
+    "input decays too": (
+        "cuba_update",
+        rewritten(
+            N.cuba_update,
+            '_decay(v, c.attr("dv")) + c.state["u"]',
+            '_decay(v + c.state["u"], c.attr("dv"))',
+        ),
+    ),
     "decay rounds down": ("_decay", lambda x, d: (x * (4096 - d)) >> 12),
     "decay rounds to nearest": ("_decay", lambda x, d: np.sign(x) * ((np.abs(x) * (4096 - d) + 2048) >> 12)),
     "decay is one unit off": ("_decay", lambda x, d: np.sign(x) * ((np.abs(x) * (4095 - d)) >> 12)),

@@ -75,6 +75,12 @@ def test_the_extras_that_users_are_told_of() -> None:
     assert " ".join(CONFIG["project"]["optional-dependencies"]) == told
 
 
+def test_modules_of_tests_have_names_of_their_own() -> None:
+    """They are no packages: two of one name would be one module to whichever test file runs second."""
+    names = [path.stem for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
 def test_every_folder_with_code_is_a_package() -> None:
     folders = {path.parent for path in sources()}
     assert [str(f) for f in sorted(folders) if not (f / "__init__.py").is_file()] == []
