@@ -15,7 +15,7 @@ from nmc_compiler.errors import ArtefactError
 def write_state(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], about: dict[str, str]) -> None:
     """Write beside ``path`` and rename. ArtefactError where that cannot be done; what was there stays."""
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.part")  # one name: what a killed run left is written over
     try:
         plain = {name: np.atleast_1d(a) for name, a in arrays.items()}
         part.write_bytes(safetensors.numpy.save(plain, about))
