@@ -17,6 +17,7 @@ from nmc_compiler.errors import ArtefactError, VerifyError
 from nmc_compiler.graph import Graph
 from nmc_compiler.graph.store import load_graph, save_graph
 from nmc_compiler.graph.text import to_text
+from nmc_compiler.json_file import read_json
 from nmc_compiler.neurocore import save_image
 from nmc_compiler.neurocore.build import Built, build_image
 from nmc_compiler.neurocore.image import ARRAYS_FILE as IMAGE_ARRAYS
@@ -119,14 +120,9 @@ def load(folder: str | os.PathLike[str]) -> Compiled:
 
 
 def _read_conversion(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > MAX_CONVERSION:
-            raise ArtefactError(f"{path}: larger than {MAX_CONVERSION} bytes; compile again")
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ArtefactError(f"{path}: {error.strerror}; give a folder that `nmc compile` wrote") from None
-    except (ValueError, RecursionError):
-        raise ArtefactError(f"{path}: not valid JSON; compile again") from None
+    large = f"larger than {MAX_CONVERSION} bytes; compile again"
+    absent, damaged = "give a folder that `nmc compile` wrote", "not valid JSON; compile again"
+    tree = read_json(path, MAX_CONVERSION, ArtefactError, large, absent, damaged)
     if not isinstance(tree, dict) or tree.get("schema") != "nmc.conversion/1":
         raise ArtefactError(f"{path}: not a conversion report of this version of nmc; compile again")
     return tree

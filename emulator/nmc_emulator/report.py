@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nmc_compiler.errors import ArtefactError
+from nmc_compiler.json_file import read_json
 from nmc_compiler.program.model import Population, Program
 
 from .cost import (
@@ -314,14 +314,9 @@ _SECONDS: dict[str, tuple[type, ...]] = {
 def read_report(path: str | os.PathLike[str]) -> Report:
     """The report that a run wrote. ArtefactError for a file that is missing, damaged or of another version."""
     path = Path(path)
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ArtefactError(f"{path}: larger than {MAX_BYTES} bytes; is it a report?")
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ArtefactError(f"{path}: {error.strerror}; run `nmc emulate` first") from None
-    except (ValueError, RecursionError):
-        raise ArtefactError(f"{path}: not valid JSON; run `nmc emulate` again") from None
+    large = f"larger than {MAX_BYTES} bytes; is it a report?"
+    absent, damaged = "run `nmc emulate` first", "not valid JSON; run `nmc emulate` again"
+    tree = read_json(path, MAX_BYTES, ArtefactError, large, absent, damaged)
     if not isinstance(tree, dict) or tree.get("schema") != SCHEMA:
         raise ArtefactError(f"{path}: not a report of this version of nmc ({SCHEMA}); run `nmc emulate` again")
     _check(tree, _REQUIRED, str(path), "")

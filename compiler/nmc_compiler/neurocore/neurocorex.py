@@ -6,7 +6,6 @@ arXiv:2506.14138.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from nmc_compiler.errors import FrontendError
+from nmc_compiler.json_file import read_json
 from nmc_compiler.program.model import CoreSoma, Program, Stdp, Traces
 from nmc_compiler.program.network import Network
 
@@ -84,14 +84,9 @@ def _matrix(path: Path, corner: tuple[int, int]) -> np.ndarray:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise FrontendError(f"{path}: {path.stat().st_size} bytes; parameters have at most {MAX_BYTES}")
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FrontendError(f"{path}: {error.strerror}; give a JSON file, docs/neurocorex.md") from None
-    except (ValueError, RecursionError):
-        raise FrontendError(f"{path}: not valid JSON, docs/neurocorex.md") from None
+    large = f"{{size}} bytes; parameters have at most {MAX_BYTES}"
+    absent, damaged = "give a JSON file, docs/neurocorex.md", "not valid JSON, docs/neurocorex.md"
+    tree = read_json(path, MAX_BYTES, FrontendError, large, absent, damaged)
     if not isinstance(tree, dict) or "threshold" not in tree or tree.keys() - KEYS:
         raise FrontendError(f"{path}: expected an object with threshold and of {', '.join(sorted(KEYS))}")
     return tree
