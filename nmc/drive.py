@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from nmc.encoders import MAX_STEPS as MOST_CODED
+from nmc.encoders import Coding, SpikeCoded
 from nmc.encoding import encoded, encodings
 from nmc.events import EventWindows, holds_events
 from nmc.inputs import check_classes
@@ -136,12 +138,13 @@ def drive_of(
     steps: int | None = None,
     limit: int | None = None,
     dt: int | None = None,
+    code: Coding | None = None,
 ) -> Drive:
     """What ``x`` makes of a Program that events drive (docs/formats.md#inputs).
 
     steps: timesteps of the run (of each sample, where samples go through a stream); None: as long as the input.
-    limit: the first samples only.  dt: length of a timestep of a recording.  UsageError or FrontendError for
-    what does not fit.
+    limit: the first samples only.  dt: length of a timestep of a recording.  code: how images [N, C, H, W]
+    become spikes, over a window's timesteps or ``steps``.  UsageError or FrontendError for what does not fit.
     """
     _check_options(program, steps, limit)
     if isinstance(x, (str, os.PathLike)):
@@ -151,7 +154,29 @@ def drive_of(
         labels = stored if labels is None else labels
     if dt is not None:
         raise UsageError("--dt is for recordings of events (x, y, t, p); codes and lists of events have timesteps")
-    return _given(program, _by_name(program, x), labels, steps, limit)
+    named = _by_name(program, x)
+    if code is None:
+        return _given(program, named, labels, steps, limit)
+    coded = {name: _spikes_of(program, name, value, code, steps) for name, value in named.items()}
+    made = _given(program, {name: c[:] for name, c in coded.items()}, labels, steps, limit)
+    return replace(made, note=f"{made.note}; {'; '.join(c.note for c in coded.values())}")
+
+
+def _spikes_of(program: Program, name: str, x: Input, code: Coding, steps: int | None) -> SpikeCoded:
+    """Images of one input as spikes of every sample."""
+    p = program.populations[_inputs(program)[name]]
+    if isinstance(x, Events) or np.ndim(x) != 4 or np.shape(x)[1:] != p.shape or not len(x):
+        found = "a list of events" if isinstance(x, Events) else f"shape {list(np.shape(x))}"
+        wanted = ", ".join(map(str, p.shape))
+        raise FrontendError(f"--encode {code.kind}: input '{name}' is {found}; give images [N, {wanted}]")
+    if name in encodings(program):
+        raise UsageError(f"--encode {code.kind}: input '{name}' takes real values, not spikes; leave --encode out")
+    timesteps = program.timesteps or steps
+    if timesteps is None:
+        raise UsageError(f"--encode {code.kind}: say with --steps over how many timesteps an image is shown")
+    if timesteps > MOST_CODED:
+        raise UsageError(f"--steps {timesteps}: images are encoded over at most {MOST_CODED} timesteps")
+    return SpikeCoded(np.asarray(x), timesteps, code)
 
 
 def _check_options(program: Program, steps: int | None, limit: int | None) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nmc.encoders import Coding, SpikeCoded
 from nmc.events import EventWindows, holds_events
 from nmc.npz import Npz
 from nmc_compiler.errors import FrontendError, UsageError
@@ -40,7 +41,7 @@ class Samples:
 class Given:
     """What to run on: Samples, or the frames of a recording; ``note``: what was made of that."""
 
-    images: np.ndarray | EventWindows
+    images: np.ndarray | EventWindows | SpikeCoded
     labels: np.ndarray | None
     note: str = ""
 
@@ -76,12 +77,19 @@ def read_samples(path: str | os.PathLike[str], shape: Shape, limit: int | None =
 
 
 def as_samples(
-    x: np.ndarray | str | os.PathLike[str], labels: Any, shape: Shape, limit: int | None = None, dt: int | None = None
+    x: np.ndarray | str | os.PathLike[str],
+    labels: Any,
+    shape: Shape,
+    limit: int | None = None,
+    dt: int | None = None,
+    code: Coding | None = None,
 ) -> Given:
     """Samples from arrays, or from the file that ``x`` names (``labels`` then replace the file's).
 
-    dt: length of a timestep where the file is a recording of events.
+    dt: length of a timestep where the file is a recording of events.  code: how images become spikes.
     """
+    if code is not None:
+        return _coded(x, labels, shape, limit, dt, code)
     if isinstance(x, (str, os.PathLike)) and holds_events(x):
         return _recording(x, labels, shape, limit, dt)
     if dt is not None:
@@ -99,6 +107,21 @@ def as_samples(
     images = images[: _limit(limit)]
     _check_numbers(images, "images")
     return Given(images, None if known is None else known[: len(images)].astype(np.int64))
+
+
+def _coded(x: Any, labels: Any, shape: Shape, limit: int | None, dt: int | None, code: Coding) -> Given:
+    """Images without a time axis as spikes."""
+    if not shape.has_time:
+        raise UsageError(
+            f"--encode {code.kind}: the input of the network has no time axis; compile the model with"
+            " `input_time: true` in its config"
+        )
+    if isinstance(x, (str, os.PathLike)) and holds_events(x):
+        raise UsageError(f"--encode {code.kind}: {x} holds events already; it is for images")
+    still = as_samples(x, labels, Shape(shape.image, shape.timesteps, False, shape.classes), limit, dt)
+    assert isinstance(still.images, np.ndarray)
+    coded = SpikeCoded(still.images, shape.timesteps, code)
+    return Given(coded, still.labels, coded.note)
 
 
 def _recording(path: str | os.PathLike[str], labels: Any, shape: Shape, limit: int | None, dt: int | None) -> Given:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from nmc.encoders import SpikeCoded
 from nmc.events import EventWindows
 from nmc.files import RunFiles
 from nmc.interrupts import interruptible
@@ -24,6 +25,7 @@ from nmc_emulator.chunked import ChunkedRun, Piece, flatten, joined, unflatten
 from nmc_emulator.probe import parse_probes
 from nmc_emulator.progress import progress_bar
 from nmc_emulator.recount import Chunk, host_activity
+from nmc_emulator.sites import logits_of, runtime_sites
 from nmc_emulator.trace import Trace, events_of
 from nmc_emulator.trace import coded as is_coded
 
@@ -45,7 +47,7 @@ class Outcome:
 def run_images(
     program: Program,
     digest: str,
-    images: np.ndarray | EventWindows,
+    images: np.ndarray | EventWindows | SpikeCoded,
     labels: np.ndarray | None,
     wishes: Wishes,
     folder: Path | None,
@@ -80,9 +82,9 @@ def run_images(
         return _Run(run, digest, labels, wishes, folder, about, given).go(progress, stop)
 
 
-def digest_of(images: np.ndarray | EventWindows) -> str:
-    """sha256 (hex) of an array: type, shape and values; or what names the frames of a recording."""
-    if isinstance(images, EventWindows):
+def digest_of(images: np.ndarray | EventWindows | SpikeCoded) -> str:
+    """sha256 (hex) of an array: type, shape and values; or what names frames and spikes made of something else."""
+    if not isinstance(images, np.ndarray):
         return images.digest
     images = np.ascontiguousarray(images)
     hasher = hashlib.sha256(f"{images.dtype.str}{images.shape}\0".encode())
@@ -152,17 +154,18 @@ class _Run:
         events = {i: events_of(c.reshape(steps, -1), is_coded(populations[i])) for i, c in piece.codes.items()}
         images = self.run.block(piece.first, piece.first + len(piece))
         active = host_activity(self.program, images, piece.first)
-        return Chunk(piece.first, Trace(events, len(piece), steps), active, piece.potentials)
+        places = images[:, :, :3] if runtime_sites(self.program) else None
+        return Chunk(piece.first, Trace(events, len(piece), steps), active, piece.potentials, places)
 
     def _finish(self) -> Outcome:
         n, populations = self.run.done, self.program.populations
         if n == 0:
             raise KeyboardInterrupt
         counters, logits = self.run.counters(), self.logits[:n]
-        scale = next((p.readout_scale for p in populations if p.model == "readout"), 1.0)
         codes = {populations[i].name: c[:n] for i, c in self.kept.items()}
         mapped = self.program.mapping is not None
-        result = RunResult(logits * scale, logits, counters, n, "layers", mapped, codes)
+        shown = logits_of(self.program, logits, self.run.block(0, n))
+        result = RunResult(shown, logits, counters, n, "layers", mapped, codes)
         labels = None if self.labels is None else self.labels[:n]
         timing = self.files.finish(self.digest, counters, logits, labels, n)
         return Outcome(result, self.run.samples, timing)

@@ -12,7 +12,7 @@ from nmc.wishes import FILES
 from nmc_compiler.errors import UsageError
 
 OK, INTERRUPTED = 0, 130
-ONLY_RUNS = ("record", "probe", "trace", "plot", "checkpoint", "limit", "strict", "dt", "steps", "arithmetic")
+ONLY_RUNS = ("record", "probe", "trace", "plot", "checkpoint", "limit", "strict", "dt", "steps", "arithmetic", "encode")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,6 +52,8 @@ def _emulate(args: argparse.Namespace, folder: Path) -> Run:
         timing=args.timing,
         multicast=args.multicast,
         arithmetic=args.arithmetic,
+        encode=args.encode or "",
+        seed=args.seed,
     )
 
 

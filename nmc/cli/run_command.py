@@ -25,6 +25,8 @@ def run(args: argparse.Namespace) -> int:
         limit=args.limit,
         dt=args.dt,
         steps=args.steps,
+        encode=args.encode or "",
+        seed=args.seed,
         out=folder,
         progress=sys.stderr.isatty(),
     )
