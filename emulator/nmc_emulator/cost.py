@@ -28,6 +28,8 @@ BOUNDS = {
     "neuron_active": "neurons that only received events are counted as inactive: who received one is not recorded",
     "within_tile_spike": "packets between cores of one router are not told apart from others",
 }
+EMITTING = ("lif", "levels", "cell", "relay", "sigma_delta")  # models of somas whose events are spikes made
+MAP_TERMS = {"or": "gate_op", "and": "gate_op", "pool": "pool_op", "relay": "relay_event"}  # by role; else a sum
 CROSSING = "chip_crossing"  # no profile has such a term
 
 PAPER_COUNTS = (
@@ -100,11 +102,16 @@ def is_dense(program: Program, conv: Conv) -> bool:
     return all(shape[1:] == (1, 1) for shape in ends)
 
 
+def conv_format(program: Program, conv: Conv) -> str:
+    """The price term of its SynOps."""
+    return "synop_dense" if is_dense(program, conv) else "synop_conv"
+
+
 def synops_by_format(program: Program, counters: Counters) -> list[Counts]:
     """SynOps of every population's static synapses, by the format they are stored in."""
     found = [dict.fromkeys(("synop_conv", "synop_dense", "synop_sparse"), 0) for _ in program.populations]
     work = (counters.tables["synops_ac"] + counters.tables["synops_mac"]).sum(axis=1).tolist()
-    formats = ["synop_dense" if is_dense(program, conv) else "synop_conv" for conv in program.convs]
+    formats = [conv_format(program, conv) for conv in program.convs]
     formats += ["synop_sparse"] * len(program.sparses)
     for name, into, synops in zip(formats, owners(program)["synaptic"], work, strict=True):
         found[into][name] += synops
@@ -126,9 +133,8 @@ def _somas(population: Any) -> int:
 
 def _terms(model: str, role: str, c: Counts, synops: Counts, neuron_ticks: int) -> Counts:
     """Price terms of one layer. Surely active: neurons with a bias, or that fired (whichever are more)."""
-    emits = model in ("lif", "levels", "relay", "sigma_delta")
+    emits = model in EMITTING
     active = max(c["bias_events"], c["events"] if emits else 0)
-    maps = {"or": "gate_op", "and": "gate_op", "pool": "pool_op", "relay": "relay_event"}
     terms = {
         **synops,
         "dyn_write": c["dyn_writes"],
@@ -150,7 +156,7 @@ def _terms(model: str, role: str, c: Counts, synops: Counts, neuron_ticks: int) 
         "host_message": c["input_messages"] + c["current_messages"],
         CROSSING: c["chip_crossings"],
     }
-    terms[maps.get(role, "accumulator_add")] += c["map_ops"]
+    terms[MAP_TERMS.get(role, "accumulator_add")] += c["map_ops"]
     return terms
 
 
@@ -173,7 +179,7 @@ class Energy:
     """Energy of a run under one profile. ``total_pj`` is a lower bound unless ``complete``.
 
     ``missing``: terms that happened and are not, or not all, in the total; ``reasons`` says why.
-    ``layers_pj`` by population; barriers, host reads and powered time belong to none.
+    ``layers_pj`` by population, ``layer_terms_pj`` these by term; barriers, host reads and powered time belong to none.
     """
 
     profile: PriceProfile
@@ -184,6 +190,7 @@ class Energy:
     counts: Mapping[str, int]
     terms_pj: Mapping[str, float]
     layers_pj: tuple[float, ...]
+    layer_terms_pj: tuple[Mapping[str, float], ...] = ()
 
 
 def mapped_energy(name: str, layers: list[Counts], chip: Counts) -> Energy:
@@ -196,8 +203,9 @@ def mapped_energy(name: str, layers: list[Counts], chip: Counts) -> Energy:
     if counts[CROSSING]:
         reasons[CROSSING] = "no profile prices a packet between chips"
     missing = tuple(sorted(reasons))
-    each = tuple(profile.energy(_known(layer)).total_pj for layer in layers)
-    return Energy(profile, result.total_pj, not missing, missing, reasons, counts, result.terms, each)
+    each = [profile.energy(_known(layer)) for layer in layers]
+    totals, parts = tuple(e.total_pj for e in each), tuple(e.terms for e in each)
+    return Energy(profile, result.total_pj, not missing, missing, reasons, counts, result.terms, totals, parts)
 
 
 def _known(counts: Mapping[str, int]) -> dict[str, int]:
@@ -226,8 +234,9 @@ def paper_energy(program: Program, counters: Counters, samples: int) -> Energy:
     layers = paper_counts(program, counters)
     counts = _add([{"mac_fp32": 0, "ac_fp32": 0}, *layers])
     result = profile.energy(counts)
-    each = tuple(profile.energy(layer).total_pj for layer in layers)
-    return Energy(profile, result.total_pj, result.complete, result.missing, {}, counts, result.terms, each)
+    each = [profile.energy(layer) for layer in layers]
+    totals, parts = tuple(e.total_pj for e in each), tuple(e.terms for e in each)
+    return Energy(profile, result.total_pj, result.complete, result.missing, {}, counts, result.terms, totals, parts)
 
 
 def paper_counts(program: Program, counters: Counters) -> list[Counts]:

@@ -14,6 +14,7 @@ from nmc_compiler.errors import ArtefactError
 from nmc_compiler.json_file import read_json
 from nmc_compiler.program.model import Population, Program
 
+from .core_cost import core_counts, core_energy, core_terms
 from .cost import (
     BOUNDS,
     MAPPED_PROFILES,
@@ -30,6 +31,7 @@ from .cost import (
 )
 from .render import to_markdown, to_text
 from .result import RunResult
+from .sites import runtime_sites
 
 SCHEMA = "nmc.report/1"
 MAX_BYTES = 1 << 30
@@ -107,6 +109,7 @@ def make_report(program: Program, result: RunResult, labels: np.ndarray | None =
             "layers": [
                 _layer(program, i, counts, energies, n) for i, counts in enumerate(layers)
             ],
+            "per_core": _per_core(program, result) if result.mapped else None,
             "logits": result.logits.tolist(),
         }
     )  # fmt: skip
@@ -117,7 +120,7 @@ def make_report(program: Program, result: RunResult, labels: np.ndarray | None =
 
 def _events(p: Population, counts: Counts) -> tuple[int, int, int]:
     """(spikes, relay events, input events): every event is in one of the three."""
-    kinds = [p.model in ("lif", "levels", "sigma_delta"), p.model == "relay", p.model == "input"]
+    kinds = [p.model in ("lif", "levels", "cell", "sigma_delta"), p.model == "relay", p.model == "input"]
     spikes, relays, inputs = (counts["events"] if kind else 0 for kind in kinds)
     return spikes, relays, inputs
 
@@ -188,6 +191,17 @@ def _layer(program: Program, index: int, counts: Counts, energies: list[Energy],
         "mean_code": counts["payload_sum"] / counts["events"] if counts["events"] else 0.0,
         **_row(p, counts),
         "energy_pj": {energy.profile.name: energy.layers_pj[index] for energy in energies},
+        "terms_pj": {e.profile.name: {k: v for k, v in e.layer_terms_pj[index].items() if v} for e in energies},
+    }
+
+
+def _per_core(program: Program, result: RunResult) -> dict[str, Any]:
+    """Counts and energies of every core, in the order of ``Mapping.cores``."""
+    terms = core_terms(program, result.counters, result.samples)
+    counts = core_counts(program, result.counters)
+    return {
+        "counts": {name: values.tolist() for name, values in counts.items()},
+        "energy_pj": {name: core_energy(name, terms).tolist() for name in MAPPED_PROFILES},
     }
 
 
@@ -237,6 +251,8 @@ def _assumptions(program: Program, result: RunResult, layers: list[Counts]) -> l
         f"spikes and counts are exact; energies are counts times published prices, {PRICED[profile]}",
         ENCODINGS[bool(program.host_currents)] if program.host_currents or program.host_codes else GIVEN,
     ]
+    if runtime_sites(program):
+        said.append("sites are announced before a sample begins, which is neither counted nor priced")
     for feature in _assumed_features(program):
         first = f"first used by {feature.get('first_use')}"
         said.append(f"{target} is assumed, not documented, to do {feature.get('feature')} ({first})")
