@@ -65,9 +65,10 @@ $(VENV)/.installed-core: pyproject.toml tools/venv.sh
 	$(INSTALL) -e .
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed-core tools/hardware.sh
+$(VENV)/.installed-dev: $(VENV)/.installed-core tools/hardware.sh tools/browser.sh
 	$(INSTALL) -e '.[dev,torch]'
 	sh tools/hardware.sh
+	sh tools/browser.sh
 	touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed-core

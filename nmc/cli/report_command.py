@@ -7,25 +7,51 @@ import json
 from pathlib import Path
 
 from nmc.artefact import load
-from nmc.cli.output import print_json
+from nmc.cli.output import print_json, tell
 from nmc.conversion import conversion_table
 from nmc.emulating import REPORT
-from nmc_compiler.errors import ArtefactError
-from nmc_emulator.report import read_report
+from nmc.folders import write_file
+from nmc.page.details import details_of_run
+from nmc.page.table import layers_csv
+from nmc.page.write import page
+from nmc.recording import EVENTS
+from nmc_compiler.errors import ArtefactError, UsageError
+from nmc_emulator.report import Report, read_report
+
+PROGRAM = "program.json"
 
 
 def run(args: argparse.Namespace) -> int:
     folder = Path(args.folder)
+    if args.conversion and (args.html or args.csv):
+        raise UsageError("--conversion is a table of its own, and part of the page of --html; give one of them")
+    if args.html and (args.csv or args.markdown):
+        raise UsageError("--html writes a page, which --csv and --markdown do not change; give one of them")
     if args.conversion:
         return _conversion(args, folder)
     inside = folder / "run" / REPORT
     report = read_report(inside if inside.exists() or not (folder / REPORT).exists() else folder / REPORT)
     if inside.exists():
         _check_current(folder, report["program"])
+    if args.html:
+        return _page(args, report, folder, inside if inside.exists() else folder / REPORT)
     if args.json:
         print_json(report.data)
+    elif args.csv:
+        print(layers_csv(report.data), end="")
     else:
         print(report.markdown() if args.markdown else report.text(), end="")
+    return 0
+
+
+def _page(args: argparse.Namespace, report: Report, folder: Path, path: Path) -> int:
+    """The page of a run; with --json also what it was made from, on standard output."""
+    artefact = folder if (folder / PROGRAM).is_file() else path.parent.parent
+    details = details_of_run(report, artefact if (artefact / PROGRAM).is_file() else None, path.with_name(EVENTS))
+    write_file(args.html, page(details).encode())
+    if args.json:
+        print_json(details)
+    tell(f"written: {args.html}")
     return 0
 
 
