@@ -82,6 +82,9 @@ class Feature(Spec):
     note: Text | None = None
 
 
+UNTOLD = Feature(supported=False, evidence="assumed", source="the description of the target does not speak of it")
+
+
 class Mesh(Spec):
     """Routers of one chip as [x, y], the cores behind each, and how chips join."""
 
@@ -158,10 +161,12 @@ class Features(Spec):
 
     graded_spikes: Feature
     conv_synapses: Feature
+    active_sites: Feature = UNTOLD  # convolutions that look their targets up in a table of sites
     dynamic_synapse: Feature  # weights that events write and other events read (k^T v)
     current_pool: Feature  # maximum over several accumulators before one soma
     stream_accumulator: Feature  # a residual current that several somas read
     multi_level_neuron: Feature  # a soma that emits one of several levels at once
+    microcoded_neuron: Feature = UNTOLD  # a soma with soft or late resets, thresholds or gains that move
     bias_gating: Feature  # a bias that acts only within a sample's window
     graded_input: Feature  # the host sends events with payload
     host_current: Feature  # the host adds a signed number to an accumulator at every timestep
