@@ -6,11 +6,21 @@ somas of docs/integers.md.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from nmc_compiler.errors import VerifyError
+from nmc_compiler.graph.firing import (
+    CODES,
+    MOVING,
+    PARAMETER,
+    by_timestep,
+    check_choices,
+    check_firing,
+    check_parameters,
+    fire,
+    fired_type,
+    parameter,
+)
 from nmc_compiler.graph.ops_neuron import (
     PART,
     PROFILE,
@@ -25,45 +35,11 @@ from nmc_compiler.graph.ops_neuron import (
 from nmc_compiler.graph.registry import NUMBER, TENSOR, Call, OpSpec, check_shape, register
 from nmc_compiler.graph.types import Attr, Kind, ValueType
 
-PARAMETER = (*NUMBER, *TENSOR)  # one number, or a tensor [C] or [C, H, W]
 DYNAMICS = ("alpha", "beta", "gain", "gain_v", "leak", "start_u", "start_v")
-CHOICES = {
-    "reset": ("hard", "soft", "none"),
-    "compare": ("ge", "gt"),
-    "current": ("new", "old"),
-    "fire": ("new", "old"),
-    "reset_at": ("same", "next_start", "next_end"),
-}
 TOP_VTH = (1 << 17) - 1  # the highest threshold a soma can have
 
 
 # ---- float: the general leaky neuron ----
-
-
-def parameter(attr: Attr | None, tensors: dict[str, np.ndarray], default: float | None = None) -> Any:
-    """A parameter as it enters an equation: a number, or an array that broadcasts over [B, C, H, W]."""
-    if attr is None:
-        return default
-    if isinstance(attr.value, (int, float)):
-        return float(attr.value)
-    array = tensors[attr.value.key].astype(np.float64)  # type: ignore[union-attr]
-    return array[None, :, None, None] if array.ndim == 1 else array[None]
-
-
-def _check_parameters(attrs, tensors, keys, shape, where) -> None:
-    for key in keys:
-        value = attrs[key].value if key in attrs else 0
-        if isinstance(value, (int, float)):
-            continue
-        found = tensors[value.key].shape
-        if found not in ((shape[0],), tuple(shape)):
-            raise VerifyError(f"{where}: {key} must be a number or have shape ({shape[0]},) or {shape}, got {found}")
-
-
-def _check_choices(attrs, where: str) -> None:
-    for key, allowed in CHOICES.items():
-        if key in attrs and attrs[key].value not in allowed:
-            raise VerifyError(f"{where}: {key} must be {', '.join(allowed[:-1])} or {allowed[-1]}")
 
 
 def _check_decays(attrs, tensors, where: str) -> None:
@@ -76,17 +52,18 @@ def _check_decays(attrs, tensors, where: str) -> None:
 
 
 def _integrator_infer(types, attrs, tensors, where):
-    _check_parameters(attrs, tensors, DYNAMICS, types[0].shape, where)
-    _check_choices(attrs, where)
+    check_parameters(attrs, tensors, DYNAMICS, types[0].shape, where)
+    check_choices(attrs, where)
     _check_decays(attrs, tensors, where)
     return ValueType(Kind.REAL, types[0].shape)
 
 
 def _neuron_infer(types, attrs, tensors, where):
     _integrator_infer(types, attrs, tensors, where)
-    _check_parameters(attrs, tensors, ("theta", "v_reset", "v_min"), types[0].shape, where)
+    check_parameters(attrs, tensors, ("theta", "v_reset"), types[0].shape, where)
+    check_firing(attrs, tensors, types[0].shape, where)
     check_record(attrs, types[0].shape, where)
-    return ValueType(Kind.SPIKE, types[0].shape)
+    return fired_type(attrs, types[0].shape)
 
 
 def _started(c: Call, register_: str) -> np.ndarray:
@@ -102,7 +79,7 @@ def _potential(c: Call, v: np.ndarray) -> np.ndarray:
         for key, default in (("alpha", 0.0), ("beta", None), ("gain", 1.0), ("gain_v", 1.0), ("leak", 0.0))
     )
     old = c.state["u"] if "u" in c.state else _started(c, "u")
-    c.state["u"] = alpha * old + gain * c.inputs[0]
+    c.state["u"] = alpha * old + gain * by_timestep(c, c.inputs[0])
     used = old if c.attr("current", "new") == "old" else c.state["u"]
     return beta * v + gain_v * used + leak
 
@@ -113,25 +90,9 @@ def _integrator_eval(c: Call) -> np.ndarray:
 
 
 def _neuron_eval(c: Call) -> np.ndarray:
-    theta = parameter(c.attrs["theta"], c.tensors)
     v_reset = parameter(c.attrs.get("v_reset"), c.tensors, 0.0)
-    reset, at = c.attr("reset"), c.attr("reset_at", "same")
-
-    def after(v: np.ndarray, s: np.ndarray) -> np.ndarray:
-        return {"hard": np.where(s, v_reset, v), "soft": v - s * theta, "none": v}[reset]
-
     v = c.state["v"] if "v" in c.state else _started(c, "v")
-    before = c.state.get("s", np.zeros(v.shape, bool))
-    v = after(v, before) if at == "next_start" else v
-    h = _potential(c, v)
-    h = after(h, before) if at == "next_end" else h
-    compared = v if c.attr("fire", "new") == "old" else h
-    s = compared >= theta if c.attr("compare") == "ge" else compared > theta
-    v = after(h, s) if at == "same" else h
-    if "v_min" in c.attrs:
-        v = np.maximum(v, parameter(c.attrs["v_min"], c.tensors))
-    c.state |= {"v": v, "s": s}
-    return s.astype(np.float64)
+    return fire(c, v, lambda v: _potential(c, v), v_reset, c.attr("reset"))
 
 
 _SUBTHRESHOLD = {**dict.fromkeys(DYNAMICS, PARAMETER), "current": (str,), **PART}
@@ -157,11 +118,11 @@ register(
             **_SUBTHRESHOLD,
             "theta": PARAMETER,
             "v_reset": PARAMETER,
-            "v_min": PARAMETER,
             "reset": (str,),
-            "reset_at": (str,),
             "compare": (str,),
             "fire": (str,),
+            **MOVING,
+            **CODES,
             **RECORD,
         },
         ("beta", "theta", "reset", "compare"),
@@ -237,7 +198,7 @@ def _sigma_delta_infer(types, attrs, tensors, where):
     shape = types[0].shape
     for key in ("vth", "bias"):
         check_vector(attrs, tensors, key, shape[0], where)
-    _check_parameters(attrs, tensors, ("theta",), shape, where)
+    check_parameters(attrs, tensors, ("theta",), shape, where)
     if ("theta" in attrs) == ("vth" in attrs):
         raise VerifyError(f"{where}: give theta in a graph of float numbers, vth in one of int numbers")
     if not 0 <= attrs.get("out_shift", Attr(0)).value <= 31:

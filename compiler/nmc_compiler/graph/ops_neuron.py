@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from nmc_compiler.errors import VerifyError
+from nmc_compiler.graph.firing import BY_TIMESTEP, MOVING, by_timestep, check_firing, check_tables, fire
 from nmc_compiler.graph.registry import NUMBER, TENSOR, Call, OpSpec, register
 from nmc_compiler.graph.types import Kind, ValueType
 
@@ -115,24 +116,25 @@ def _lif_infer(types, attrs, tensors, where):
     check_record(attrs, x.shape, where)
     if not attrs["tau"].value >= 1:
         raise VerifyError(f"{where}: tau must be >= 1 timestep, got {attrs['tau'].value}")
+    check_firing(attrs, tensors, x.shape, where)
     return ValueType(Kind.SPIKE, x.shape)
 
 
-def _biased(c: Call) -> np.ndarray:
+def biased(c: Call) -> np.ndarray:
     bias = c.tensor("bias")
     x = c.inputs[0] if bias is None else c.inputs[0] + bias.astype(np.float64)[None, :, None, None]
-    return x * c.attr("gain", 1.0)
+    return by_timestep(c, x) * c.attr("gain", 1.0)
 
 
 def _lif_eval(c: Call) -> np.ndarray:
     """N1: h = v + (x - (v - v_reset))/tau; without decay_input h = v - (v - v_reset)/tau + x."""
-    x, tau, v_reset, theta = _biased(c), c.attr("tau"), c.attr("v_reset", 0.0), c.attr("theta")
+    x, tau, v_reset, decay_input = biased(c), c.attr("tau"), c.attr("v_reset", 0.0), c.attr("decay_input")
+
+    def charge(v: np.ndarray) -> np.ndarray:
+        return v + (x - (v - v_reset)) / tau if decay_input else v - (v - v_reset) / tau + x
+
     v = c.state.get("v", np.full(x.shape, float(v_reset)))
-    h = v + (x - (v - v_reset)) / tau if c.attr("decay_input") else v - (v - v_reset) / tau + x
-    s = h >= theta if c.attr("compare") == "ge" else h > theta
-    reset = {"hard": np.where(s, v_reset, h), "soft": h - s * theta, "none": h}
-    c.state["v"] = reset[c.attr("reset")]
-    return s.astype(np.float64)
+    return fire(c, v, charge, v_reset, c.attr("reset"))
 
 
 register(
@@ -151,11 +153,13 @@ register(
             "gain": NUMBER,
             "bias": TENSOR,
             "role": (str,),
+            **MOVING,
             **RECORD,
+            **PART,
         },
         ("tau", "theta", "reset", "compare", "decay_input"),
         neuron=True,
-        doc="leaky integrate and fire (models.md N1, N1a); input (x + bias)*gain",
+        doc="leaky integrate and fire (models.md N1, N1a); input (gain_t[t] (x + bias) + bias_t[t])*gain",
     )
 )
 
@@ -168,12 +172,13 @@ def _ml_infer(types, attrs, tensors, where):
     if attrs["levels"].value < 1 or ("norm" in attrs and not attrs["norm"].value > 0):
         raise VerifyError(f"{where}: levels must be >= 1 and norm > 0")
     check_record(attrs, x.shape, where)
+    check_tables(attrs, tensors, x.shape[0], where)
     return ValueType(Kind.GRADED, x.shape, attrs["levels"].value.bit_length())
 
 
 def _ml_eval(c: Call) -> np.ndarray:
     """N4/N5: round(clamp(x, 0, D))/norm; half_even as torch.round, half_up as floor(x + 1/2)."""
-    x = np.clip(_biased(c), 0, c.attr("levels"))
+    x = np.clip(biased(c), 0, c.attr("levels"))
     code = np.rint(x) if c.attr("rounding") == "half_even" else np.floor(x + 0.5)
     return code / c.attr("norm", 1)
 
@@ -184,7 +189,16 @@ register(
         1,
         _ml_infer,
         _ml_eval,
-        {"levels": (int,), "norm": NUMBER, "rounding": (str,), "gain": NUMBER, "bias": TENSOR, **RECORD},
+        {
+            "levels": (int,),
+            "norm": NUMBER,
+            "rounding": (str,),
+            "gain": NUMBER,
+            "bias": TENSOR,
+            **BY_TIMESTEP,
+            **RECORD,
+            **PART,
+        },
         ("levels", "rounding"),
         neuron=True,
         doc="stateless multi-level spike (models.md N4, N5); value = code/norm",
@@ -202,7 +216,7 @@ def _readout_infer(types, attrs, tensors, where):
 
 def _readout_eval(c: Call) -> np.ndarray:
     """Mean over T of the input current; the interpreter keeps the value of the last timestep."""
-    total = c.state.get("sum", 0.0) + _biased(c)
+    total = c.state.get("sum", 0.0) + biased(c)
     c.state["sum"] = total
     return total / c.timesteps
 
@@ -230,7 +244,7 @@ def _check_profile(attrs, where: str) -> None:
         raise VerifyError(f"{where}: profile must be one of {', '.join(PROFILES)}, got {profile!r}")
 
 
-def _wrap24(c: Call, u: np.ndarray) -> np.ndarray:
+def wrap24(c: Call, u: np.ndarray) -> np.ndarray:
     if c.attr("profile") == "loihi1":
         wrapped = (u + STATE_MAX) % (2 * STATE_MAX) - STATE_MAX
         c.overflow(c.where, "current u", wrapped != u)
@@ -244,17 +258,17 @@ def _wrap24(c: Call, u: np.ndarray) -> np.ndarray:
     return np.where(over, u - 2 * STATE_MAX, np.where(under, u + 2 * STATE_MAX, u))
 
 
-def _clip24(c: Call, v: np.ndarray) -> np.ndarray:
+def clip24(c: Call, v: np.ndarray) -> np.ndarray:
     clipped = np.clip(v, -STATE_MAX + 1, STATE_MAX - 1)
     c.overflow(c.where, "membrane potential v", clipped != v)
     return clipped
 
 
-def _decay(x: np.ndarray, d: int) -> np.ndarray:
+def decayed(x: np.ndarray, d: int) -> np.ndarray:
     return np.sign(x) * ((np.abs(x) * (4096 - d)) >> 12)
 
 
-def _column(vector: np.ndarray | None) -> np.ndarray | int:
+def column(vector: np.ndarray | None) -> np.ndarray | int:
     return 0 if vector is None else vector.astype(np.int64)[None, :, None, None]
 
 
@@ -295,15 +309,15 @@ def cuba_update(c: Call) -> np.ndarray:
     if "restart" in c.attrs:
         interval, offset = c.attr("restart")
         u, v = (zero, zero) if (c.timestep + 1) % interval == offset % interval else (u, v)
-    c.state["u"] = _wrap24(c, _decay(u, c.attr("du", 4095) + 1) + (c.inputs[0] << WEIGHT_SHIFT))
-    return _clip24(c, _decay(v, c.attr("dv")) + c.state["u"] + _column(c.tensor("bias")))
+    c.state["u"] = wrap24(c, decayed(u, c.attr("du", 4095) + 1) + (c.inputs[0] << WEIGHT_SHIFT))
+    return clip24(c, decayed(v, c.attr("dv")) + c.state["u"] + column(c.tensor("bias")))
 
 
 def _cuba_eval(c: Call) -> np.ndarray:
     v = cuba_update(c)
-    code = (v > (_column(c.tensor("vth")) << WEIGHT_SHIFT)).astype(np.int64)
+    code = (v > (column(c.tensor("vth")) << WEIGHT_SHIFT)).astype(np.int64)
     if "vth_low" in c.attrs:
-        code -= v < (_column(c.tensor("vth_low")) << WEIGHT_SHIFT)
+        code -= v < (column(c.tensor("vth_low")) << WEIGHT_SHIFT)
     c.state["v"] = np.where(code != 0, 0, v)
     return code
 
@@ -348,8 +362,8 @@ def _levels_infer(types, attrs, tensors, where):
 
 
 def _levels_eval(c: Call) -> np.ndarray:
-    u = _wrap24(c, c.inputs[0] << WEIGHT_SHIFT)
-    v = _clip24(c, u + _column(c.tensor("bias")))
+    u = wrap24(c, c.inputs[0] << WEIGHT_SHIFT)
+    v = clip24(c, u + column(c.tensor("bias")))
     thresholds = c.tensor("thresholds")
     assert thresholds is not None
     return (v[..., None] >= thresholds.astype(np.int64)[None, :, None, None, :]).sum(axis=-1)
@@ -361,7 +375,7 @@ register(
         1,
         _levels_infer,
         _levels_eval,
-        {"thresholds": TENSOR, "bias": TENSOR, **RECORD, **PROFILE},
+        {"thresholds": TENSOR, "bias": TENSOR, **RECORD, **PROFILE, **PART},
         ("thresholds",),
         neuron=True,
         doc="stateless integer level table: code = #{n : v >= thresholds[c, n]}",
@@ -389,8 +403,8 @@ def _int_readout_infer(types, attrs, tensors, where):
 
 
 def _int_readout_eval(c: Call) -> np.ndarray:
-    u = _wrap24(c, c.inputs[0] << WEIGHT_SHIFT)
-    v = _clip24(c, c.state.get("v", np.zeros_like(u)) + u + _column(c.tensor("bias")))
+    u = wrap24(c, c.inputs[0] << WEIGHT_SHIFT)
+    v = clip24(c, c.state.get("v", np.zeros_like(u)) + u + column(c.tensor("bias")))
     c.state["v"] = v
     return v
 
@@ -401,9 +415,9 @@ register(
         1,
         _int_readout_infer,
         _int_readout_eval,
-        {"bias": TENSOR, "scale": NUMBER, **PROFILE},
+        {"bias": TENSOR, "scale": NUMBER, "offset": TENSOR, **PROFILE},
         ("scale",),
         neuron=True,
-        doc="non-leaky integrator read after the last timestep; logit = v*scale",
+        doc="non-leaky integrator read after the last timestep; logit = v*scale, of sites (v/number + offset)*scale",
     )
 )

@@ -9,7 +9,7 @@ import numpy as np
 
 from nmc_compiler.errors import LoweringError
 from nmc_compiler.program.model import Conv, Map, Program, Shape, Sparse
-from nmc_compiler.program.shapes import conv_windows
+from nmc_compiler.program.shapes import channel_blocks, conv_windows
 
 MAX_SYNAPSES = 1 << 26  # of one projection written out one by one
 
@@ -92,7 +92,9 @@ def _map(program: Program, item: Map) -> Iterator[Entries]:
     if item.mode == "window":
         yield from _windows(item, at, to)
         return
-    wide = np.broadcast_shapes(shape, out)
+    inputs, outputs = channel_blocks(shape, out)
+    at, to = at.repeat(outputs, axis=0), to.repeat(inputs, axis=0)
+    wide = np.broadcast_shapes(at.shape, to.shape)
     source, target = np.broadcast_to(at, wide), np.broadcast_to(to, wide)
     yield source, target, np.ones(wide, np.int64)
 

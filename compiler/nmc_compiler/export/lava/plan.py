@@ -20,6 +20,7 @@ from nmc_compiler.errors import LoweringError
 from nmc_compiler.export.lava.layout import Part, Synapses, numbers, synapses_of
 from nmc_compiler.export.lava.somas import MAX_BINS, bins, generated, static, stock, window_of
 from nmc_compiler.program.model import Conv, Map, Population, Program, Shape, Sparse, Transfer
+from nmc_compiler.program.sites import refuse_sites
 from nmc_compiler.program.timing import dynamic_level
 
 PORTS = 48  # folder/processes.py
@@ -80,6 +81,13 @@ class Plan:
 
 def make_plan(program: Program) -> Plan:
     """Plan the export of a valid Program. LoweringError where a part has no Process."""
+    refuse_sites(program, "no Process of Lava has", "run it with nmc emulate")
+    lasting = next((d for d in program.dynamics if d.lasting is not None), None)
+    if lasting is not None:
+        raise LoweringError(
+            f"attention '{lasting.name}' has a table that lasts from timestep to timestep, which no Process of Lava "
+            f"has; run it with nmc emulate"
+        )
     return _Planner(program).plan
 
 

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from nmc_compiler.program.model import Conv, Map, Population, Program, Sparse
+from nmc_compiler.program.model import CELL_ONE, Cell, Conv, Map, Population, Program, Sparse
 
 MAX_BINS = 4  # neuron groups of different thresholds; beyond, one Process with a threshold per soma
 READOUT_VTH = 131071  # largest threshold of 17 bits
 GENERATED = {
-    "lif": "GatedLIF", "levels": "Levels", "relay": "Relay", "sigma_delta": "GatedSigmaDelta", "readout": "Readout"
+    "lif": "GatedLIF", "levels": "Levels", "cell": "Cell",
+    "relay": "Relay", "sigma_delta": "GatedSigmaDelta", "readout": "Readout"
 }  # fmt: skip
 
 Form = tuple[str, dict[str, Any], dict[str, np.ndarray]]  # kind, numbers, arrays by channel or by soma
@@ -69,6 +70,8 @@ def generated(program: Program, p: Population) -> Form:
         for key, start in (("start_u", p.start_u), ("start_v", p.start_v)):
             arrays |= {} if start is None else {key: start.transpose(2, 1, 0)}
         return GENERATED[p.model], numbers | {"numbers": values}, arrays
+    if p.cell is not None:
+        return GENERATED[p.model], *_cell(p, p.cell, numbers)
     if p.model == "levels":
         assert p.thresholds is not None  # validated
         return GENERATED[p.model], numbers, arrays | {"thresholds": p.thresholds}
@@ -76,6 +79,20 @@ def generated(program: Program, p: Population) -> Form:
         values = {"relu": p.relu, "cumulative": p.cumulative, "out_shift": p.out_shift}
         return GENERATED[p.model], numbers | {"numbers": values}, arrays | {"vth": _per_channel(p, p.vth)}
     return GENERATED[p.model], numbers, arrays
+
+
+def _cell(p: Population, cell: Cell, numbers: dict[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    reset = ("none" if cell.step is None else "soft") if cell.soft else "hard"
+    values = {"du": p.du, "dv": p.dv, "db": cell.db, "late": cell.late, "reset": reset, "sums": list(cell.sums or ())}
+    tables = {"gain": (cell.gain, CELL_ONE), "rise": (cell.rise, 0)}
+    arrays = {k: np.full((1, 1), other, np.int64) if given is None else given for k, (given, other) in tables.items()}
+    arrays["bias"] = _per_channel(p, p.bias)[None] if cell.bias is None else cell.bias
+    arrays |= {k: _per_channel(p, getattr(cell, k)) for k in ("step", "jump")}
+    arrays |= {k: getattr(cell, k) for k in ("low", "floor") if getattr(cell, k) is not None}
+    starts = {"start_u": p.start_u, "start_v": p.start_v}
+    arrays |= {k: start.transpose(2, 1, 0) for k, start in starts.items() if start is not None}
+    assert p.thresholds is not None  # validated
+    return numbers | {"numbers": values}, arrays | {"thresholds": p.thresholds}
 
 
 def _per_channel(p: Population, values: np.ndarray | None) -> np.ndarray:

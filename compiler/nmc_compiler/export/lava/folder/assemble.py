@@ -16,6 +16,7 @@ from lava.utils.weightutils import SignMode
 from scipy.sparse import csr_matrix
 
 HERE = Path(__file__).parent
+CELL = ("step", "low", "floor", "jump", "gain", "rise")  # arrays of a Cell, besides those of other somas
 STOCK = {"LIF": LIF, "LIFReset": LIFReset, "TernaryLIF": TernaryLIF, "ProdNeuron": ProdNeuron}
 
 
@@ -130,7 +131,7 @@ def _generated(kind, params):
         ]  # fmt: skip
         given["shape"] = given.pop("size")
     if issubclass(getattr(processes, kind), processes.Soma):
-        names = ("bias", "vth", "vth_low", "thresholds", "start_u", "start_v")
+        names = ("bias", "vth", "vth_low", "thresholds", "start_u", "start_v", *CELL)
         given["arrays"] = {k: given.pop(k) for k in names if k in given}
     return getattr(processes, kind)(**given)
 

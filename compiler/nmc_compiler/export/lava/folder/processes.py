@@ -77,6 +77,17 @@ class Levels(Soma):
     """Graded soma without memory: how many of its ascending thresholds v = clip(wrap(a << 6) + bias) reaches."""
 
 
+class Cell(Soma):
+    """Graded soma with memory: several levels, soft or late resets, thresholds and gains that move.
+
+    u = wrap(decay(u, du + 1) + (a * gain >> 6)); b = clip(decay(b, db) + sent * jump); r = b + rise;
+    h = decay(v, dv) + u + bias, less sent * (step + r) where soft and late, 0 where late, not soft and sent;
+    v = clip(h); sent = how many of its ascending thresholds, raised by r, v reaches, less v < low, within ``sums``
+    of all that was sent; where not late v is reset by it, too; then v is at least floor. gain, bias and rise have
+    a row for each timestep, or one.
+    """
+
+
 class Relay(Soma):
     """Hands the value of its dendrite on as a signed graded event of 24 bits."""
 
@@ -165,6 +176,47 @@ class PyLevels(PySoma):
     def live(self, a, t):
         v = clip(wrap(a << 6) + self.arrays["bias"])
         return (v[..., None] >= self.arrays["thresholds"]).sum(axis=-1)
+
+
+@implements(proc=Cell, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fixed_pt")
+class PyCell(PySoma):
+    """Cell."""
+
+    a_in: PyInPort = _in()
+    s_out: PyOutPort = _out()
+
+    def wake(self):
+        rest = np.zeros(self.shape, np.int64)
+        self.u, self.v = (rest + self.arrays.get(k, 0) for k in ("start_u", "start_v"))
+        self.b, self.sent, self.total = rest, rest, rest
+
+    def row(self, key, t):
+        table = self.arrays[key]
+        return table[t if len(table) > 1 else 0]
+
+    def reset(self, h, sent, unit):
+        kind = self.numbers["reset"]
+        return h if kind == "none" else h - sent * unit if kind == "soft" else np.where(sent != 0, 0, h)
+
+    def live(self, a, t):
+        n = self.numbers
+        self.u = wrap(decay(self.u, n["du"] + 1) + (a * self.row("gain", t) >> 6))
+        self.b = clip(decay(self.b, n["db"]) + self.sent * self.arrays["jump"])
+        raised = self.b + self.row("rise", t)
+        unit = self.arrays["step"] + raised
+        h = decay(self.v, n["dv"]) + self.u + self.row("bias", t)
+        v = clip(self.reset(h, self.sent, unit) if n["late"] else h)
+        sent = (v[..., None] >= self.arrays["thresholds"] + raised[..., None]).sum(axis=-1)
+        if "low" in self.arrays:
+            sent = sent - (v < self.arrays["low"])
+        if n["sums"]:
+            sent = np.clip(sent, n["sums"][0] - self.total, n["sums"][1] - self.total)
+        v = v if n["late"] else clip(self.reset(v, sent, unit))
+        self.v = np.maximum(v, self.arrays["floor"]) if "floor" in self.arrays else v
+        self.sent, self.total = sent, self.total + sent
+        return sent
 
 
 @implements(proc=Relay, protocol=LoihiProtocol)
