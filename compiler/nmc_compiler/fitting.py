@@ -75,9 +75,7 @@ Attempt = tuple[Graph, CompileOptions, str, ConversionReport]
 
 def _attempts(graph: Graph, target: Target, options: CompileOptions) -> Iterator[Attempt]:
     """Ways to carry the graph out, plainest first, each with its name and what it put in."""
-    if graph.outputs:  # dendrites are never shared
-        yield relay_delays(graph, target), options, "nothing", ConversionReport()
-        return
+    graph = relay_delays(graph, target)
     shared = replace(options, residual="stream")
     if options.stream_pieces:
         yield _relayed(graph, shared, options.stream_pieces)

@@ -13,6 +13,8 @@ class CompileOptions:
     ``residual``: "stream" (one accumulator per position that every later layer reads), "duplicate" (each reader has
     its own copy of all fan-in; static synapses alone), or "auto": duplicate where that avoids every feature the
     target only assumes, at no more than four times the synaptic work, else stream.
+    ``factors``: linear layers with no neuron between them: "fold" into one, keep apart and "relay" graded events
+    between them, or "auto": relays where folding would make more than 2^18 weights and eight times the factors'.
     ``attn_order``: "kv", "qk" or "auto" (the smaller table). ``channel_bins``: most neuron groups a layer's
     channels may be binned into. ``pipelined``: a new sample starts every T*P ticks instead of after the last one
     has drained. ``stream_pieces``: segments, joined by graded relays, that residual streams are cut into; 0 cuts
@@ -23,6 +25,7 @@ class CompileOptions:
     input_encoding: Literal["host-current", "graded8"] = "host-current"
     input_range: tuple[float, float] = (0.0, 1.0)
     residual: Literal["auto", "stream", "duplicate"] = "auto"
+    factors: Literal["auto", "fold", "relay"] = "auto"
     attn_order: Literal["auto", "kv", "qk"] = "auto"
     channel_bins: int = 4
     pipelined: bool = False
@@ -30,6 +33,7 @@ class CompileOptions:
     allow: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """As plain JSON; without approximations there is no word of them."""
+        """As plain JSON; without approximations, or a choice of factors, there is no word of them."""
+        silent = {"allow": (), "factors": "auto"}
         found = asdict(self) | {"allow": list(self.allow)}
-        return found if self.allow else {k: v for k, v in found.items() if k != "allow"}
+        return {k: v for k, v in found.items() if k not in silent or getattr(self, k) != silent[k]}

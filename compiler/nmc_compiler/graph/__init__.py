@@ -1,6 +1,15 @@
 """SpikeGraph: ops, values, text form, verifier, reference interpreter."""
 
-from nmc_compiler.graph import ops_dynamics, ops_linear, ops_neuron, ops_shape
+from nmc_compiler.graph import (
+    ops_attention,
+    ops_cell,
+    ops_dynamics,
+    ops_linear,
+    ops_neuron,
+    ops_shape,
+    ops_sites,
+    ops_take,
+)
 from nmc_compiler.graph.graph import Graph, GraphBuilder, Node, Use, label, rebuild
 from nmc_compiler.graph.registry import OpSpec, known_ops, op_spec, register
 from nmc_compiler.graph.types import Attr, Kind, Ref, ValueType
@@ -17,10 +26,14 @@ __all__ = [
     "ValueType",
     "known_ops",
     "label",
+    "ops_attention",
+    "ops_cell",
     "ops_dynamics",
     "ops_linear",
     "ops_neuron",
     "ops_shape",
+    "ops_sites",
+    "ops_take",
     "op_spec",
     "rebuild",
     "register",

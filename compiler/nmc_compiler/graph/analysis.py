@@ -8,6 +8,8 @@ from nmc_compiler.errors import LoweringError
 from nmc_compiler.graph.graph import Graph, Node
 from nmc_compiler.graph.registry import op_spec
 
+CONVOLUTIONS = ("conv2d", "sparse_conv3d")  # weights [out, in, taps...] that positions share
+
 
 def dataflow(graph: Graph) -> nx.MultiDiGraph:
     """Nodes by id; every edge carries its ``lag``."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from nmc_compiler.errors import VerifyError
 from nmc_compiler.graph.graph import Graph, Node
+from nmc_compiler.graph.ops_sites import active, home, site_count
 from nmc_compiler.graph.registry import Call, op_spec
 
 
@@ -47,16 +48,18 @@ def interpret(
     values: Iterable[str] = (),
     strict: bool = False,
     states: str | Iterable[str] = (),
+    given: Mapping[str, np.ndarray] | None = None,
 ) -> Interpretation:
     """Run a graph on ``images`` [B, C, H, W], or [B, T, C, H, W] where the input has a time axis.
 
     Graphs with several inputs take one array per input name. Graphs with outputs take [T, C, H, W] too, one sample.
     ``record``: "all" or population names; ``values``: node ids whose values to keep; ``states``: "all" or names
-    of neurons whose current and potential to keep.
+    of neurons whose current and potential to keep. ``given``: population name -> codes [T, B, C, H, W] that its
+    readers get in place of what it emits, which is still what is recorded of it: every layer by itself.
     ``strict``: an overflow of the integer semantics raises instead of being counted.
     """
-    run = _Run(graph, strict)
     frames = _Frames(graph, images)
+    run = _Run(graph, strict, {node.id: (given or {})[name] for name, node in _wanted(graph, given or ()).items()})
     wanted, watched = _wanted(graph, record), _watched(graph, states)
     keep = {*values, *(n.id for n in graph.outputs)}
     codes: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
@@ -65,7 +68,7 @@ def interpret(
     for t in range(frames.steps):
         now = run.step(t, frames.at(t), frames.batch)
         for name, node in wanted.items():
-            codes[name].append(to_codes(node, now[node.id]))
+            codes[name].append(to_codes(node, run.emitted.get(node.id, now[node.id])))
         for node_id in keep:
             kept[node_id].append(now[node_id])
         for name, node in watched.items():
@@ -79,7 +82,7 @@ def interpret(
         outputs={n.name or n.id: np.stack(kept[n.id]) for n in graph.outputs},
         states={name: {k: np.stack(v) for k, v in found.items() if v} for name, found in seen.items()},
     )
-    if not graph.outputs:
+    if not graph.outputs or any(n.op in ("readout", "int_readout") for n in graph):
         _read_out(graph, now, result)
     return result
 
@@ -165,19 +168,32 @@ def _read_out(graph: Graph, now: dict[str, np.ndarray], result: Interpretation) 
         raise VerifyError(f"graph '{graph.name}' has {len(outs)} read-outs; one is expected")
     raw = now[outs[0].id][:, :, 0, 0]
     result.raw_logits = raw
-    result.logits = raw * outs[0].attr("scale") if outs[0].op == "int_readout" else raw
+    result.logits = raw if outs[0].op == "readout" else _logits(graph, outs[0], raw, now)
+
+
+def _logits(graph: Graph, node: Node, raw: np.ndarray, now: dict[str, np.ndarray]) -> np.ndarray:
+    """v * scale, and of a mean over sites (v / number of sites + offset) * scale."""
+    source, scale = graph.node(node.operands[0]), node.attr("scale")
+    if source.op == "rshift":
+        source = graph.node(source.operands[0])
+    if source.op != "sum_sites":
+        return raw * scale
+    return (raw / site_count(now[source.operands[1]])[:, None] + graph.tensor(node, "offset")) * scale
 
 
 class _Run:
     """State of a run: per-node state dicts and last timestep's values for lagged edges."""
 
-    def __init__(self, graph: Graph, strict: bool) -> None:
-        self.graph, self.strict = graph, strict
+    def __init__(self, graph: Graph, strict: bool, given: dict[str, np.ndarray]) -> None:
+        self.graph, self.strict, self.given = graph, strict, given
+        self.emitted: dict[str, np.ndarray] = {}
         self.integer = graph.numbers == "int"
         self.state: dict[str, dict] = {n.id: {} for n in graph}
         self.history: list[dict[str, np.ndarray]] = []
         self.max_lag = max((use.lag for n in graph for use in n.inputs), default=0)
         self.overflows: dict[str, int] = {}
+        by_id = graph.by_id()
+        self.homes = {n.id: home(by_id, n) for n in graph if op_spec(n.op).neuron and n.type.is_event}
 
     def step(self, t: int, frames: dict[str, np.ndarray], batch: int) -> dict[str, np.ndarray]:
         now: dict[str, np.ndarray] = {}
@@ -185,9 +201,20 @@ class _Run:
             if node.op == "input":
                 now[node.id] = frames[node.id]
                 continue
-            now[node.id] = op_spec(node.op).evaluate(self._call(node, now, t, batch))
+            value = op_spec(node.op).evaluate(self._call(node, now, t, batch))
+            sites = self.homes.get(node.id)
+            now[node.id] = value if sites is None else value * active(now[sites])  # no site, no event
+            if node.id in self.given:
+                self.emitted[node.id] = now[node.id]
+                now[node.id] = self._given(node, t, now[node.id])
         self.history = ([now] + self.history)[: self.max_lag]
         return now
+
+    def _given(self, node: Node, t: int, own: np.ndarray) -> np.ndarray:
+        codes = self.given[node.id]
+        if codes.shape[1:] != own.shape or t >= len(codes):
+            raise VerifyError(f"codes given for '{node.name}' have shape {codes.shape}, not [T, {own.shape}]")
+        return codes[t].astype(own.dtype) if self.integer else codes[t] / float(node.attr("norm", 1))
 
     def _call(self, node: Node, now: dict[str, np.ndarray], t: int, batch: int) -> Call:
         inputs = [self._operand(use.node, use.lag, now, batch) for use in node.inputs]

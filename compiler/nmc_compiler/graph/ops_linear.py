@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nmc_compiler.errors import VerifyError
-from nmc_compiler.graph.registry import NUMBER, TENSOR, Call, OpSpec, register
+from nmc_compiler.graph.registry import NUMBER, TENSOR, Call, OpSpec, check_shape, register
 from nmc_compiler.graph.types import Attr, Kind, ValueType
 
 PAIR = (tuple,)
@@ -21,7 +21,7 @@ def _pair(attrs: dict[str, Attr], key: str, default: tuple[int, int], where: str
     return value
 
 
-def _check_shifts(attrs: dict[str, Attr], where: str) -> None:
+def check_shifts(attrs: dict[str, Attr], where: str) -> None:
     for key in ("shift", "frac"):
         if key in attrs and not 0 <= attrs[key].value <= MAX_SHIFT:  # type: ignore[operator]
             raise VerifyError(f"{where}: {key} must lie in 0..{MAX_SHIFT}, got {attrs[key].value}")
@@ -83,7 +83,7 @@ def _conv_infer(types, attrs, tensors, where):
     groups = attrs["groups"].value if "groups" in attrs else 1
     if weight.ndim != 4:
         raise VerifyError(f"{where}: weight must be [out, in/groups, kh, kw], got shape {weight.shape}")
-    _check_shifts(attrs, where)
+    check_shifts(attrs, where)
     out, cin, kh, kw = weight.shape
     if groups < 1 or out < 1 or out % groups or cin * groups != x.shape[0]:
         raise VerifyError(
@@ -169,6 +169,9 @@ def _bn_infer(types, attrs, tensors, where):
         ref = attrs.get(key)
         if ref is not None and tensors[ref.value.key].shape != (x.shape[0],):
             raise VerifyError(f"{where}: {key} must have shape ({x.shape[0]},), got {tensors[ref.value.key].shape}")
+    lowest, eps = float(tensors[attrs["var"].value.key].min()), attrs["eps"].value
+    if not lowest + eps > 0:
+        raise VerifyError(f"{where}: variances must be above -eps = {-eps:g}, got {lowest:g}: the norm has no scale")
     return x
 
 
@@ -321,7 +324,7 @@ register(OpSpec("maxpool2d", 1, _pool_infer, _maxpool_eval, POOL_ATTRS, ("kernel
 def _rshift_infer(types, attrs, tensors, where):
     if types[0].is_event:
         raise VerifyError(f"{where}: rshift takes a current, not {types[0]}")
-    _check_shifts(attrs, where)
+    check_shifts(attrs, where)
     return types[0]
 
 
@@ -337,7 +340,7 @@ register(
     )
 )
 
-MAP_MODES = ("same", "reduce", "broadcast", "window")
+MAP_MODES = ("same", "reduce", "broadcast", "window", "reduce_channels", "broadcast_channels")
 
 
 def _map_infer(types, attrs, tensors, where):
@@ -347,7 +350,7 @@ def _map_infer(types, attrs, tensors, where):
         raise VerifyError(f"{where}: mode must be one of {', '.join(MAP_MODES)}, not '{mode}'")
     if not x.is_event:
         raise VerifyError(f"{where}: a map takes events, not {x}")
-    _check_shifts(attrs, where)
+    check_shifts(attrs, where)
     if mode == "reduce":
         return ValueType(Kind.CURRENT, (x.shape[0], 1, 1))
     if mode == "broadcast":
@@ -362,7 +365,21 @@ def _map_infer(types, attrs, tensors, where):
             raise VerifyError(f"{where}: a window map wants a kernel")
         size = _conv_geometry(attrs, _pair(attrs, "kernel", (1, 1), where), x.shape, where)
         return ValueType(Kind.CURRENT, (x.shape[0], *size))
+    if mode != "same":
+        return ValueType(Kind.CURRENT, (_channels(x, mode, attrs, where), *x.shape[1:]))
     return ValueType(Kind.CURRENT, x.shape)
+
+
+def _channels(x: ValueType, mode: str, attrs: dict[str, Attr], where: str) -> int:
+    """Channels behind a map that sums or copies blocks of them."""
+    if "channels" not in attrs:
+        raise VerifyError(f"{where}: {mode} wants a number of channels")
+    channels = int(attrs["channels"].value)  # type: ignore[arg-type]
+    many, few = (x.shape[0], channels) if mode == "reduce_channels" else (channels, x.shape[0])
+    if channels < 1 or many % few:
+        raise VerifyError(f"{where}: {few} channels do not divide {many}: {mode} has blocks of equal size")
+    check_shape((channels, *x.shape[1:]), where)
+    return channels
 
 
 def _map_eval(c: Call) -> np.ndarray:
@@ -377,6 +394,10 @@ def _map_eval(c: Call) -> np.ndarray:
         (kh, kw), (sy, sx), (py, px) = c.attr("kernel"), c.attr("stride", (1, 1)), c.attr("pad", (0, 0))
         xp = np.pad(x, ((0, 0), (0, 0), (py, py), (px, px)))
         return np.lib.stride_tricks.sliding_window_view(xp, (kh, kw), axis=(2, 3))[:, :, ::sy, ::sx].sum(axis=(4, 5))
+    if mode == "reduce_channels":
+        return x.reshape(len(x), c.attr("channels"), -1, *x.shape[2:]).sum(axis=2)
+    if mode == "broadcast_channels":
+        return x.repeat(c.attr("channels") // x.shape[1], axis=1)
     return x
 
 
@@ -386,48 +407,9 @@ register(
         1,
         _map_infer,
         _map_eval,
-        {"mode": (str,), "shift": (int,), "size": PAIR, **POOL_ATTRS},
+        {"mode": (str,), "shift": (int,), "size": PAIR, "channels": (int,), **POOL_ATTRS},
         ("mode",),
-        doc="constant-weight projection, channel by channel: code << shift (integer graphs)",
-    )
-)
-
-
-def _attn_infer(types, attrs, tensors, where):
-    q, k, v = types
-    heads = attrs["heads"].value
-    if not all(t.is_event and not t.signed for t in types):
-        raise VerifyError(f"{where}: q, k and v must be unsigned events, got {q}, {k}, {v}")
-    if q.shape != k.shape or q.shape[1:] != v.shape[1:]:
-        raise VerifyError(f"{where}: q {q}, k {k} and v {v} do not agree in shape")
-    if heads < 1 or q.shape[0] % heads or v.shape[0] % heads:
-        raise VerifyError(f"{where}: {heads} heads do not divide q's {q.shape[0]} and v's {v.shape[0]} channels")
-    if "order" in attrs and attrs["order"].value not in ("kv", "qk"):
-        raise VerifyError(f"{where}: order must be 'kv' or 'qk'")
-    _check_shifts(attrs, where)
-    return ValueType(Kind.CURRENT, v.shape)
-
-
-def _attn_eval(c: Call) -> np.ndarray:
-    """out[j, n] = sum_i q[i, n] * (sum_m k[i, m] * v[j, m]) per head, then scale (float) or shift (int)."""
-    q, k, v = (x.astype(np.float64) for x in c.inputs)
-    batch, heads = q.shape[0], c.attr("heads")
-    q, k, v = (x.reshape(batch, heads, x.shape[1] // heads, -1) for x in (q, k, v))
-    out = np.matmul(np.matmul(v, k.swapaxes(2, 3)), q).reshape(c.inputs[2].shape)
-    if not c.integer:
-        return out * c.attr("scale", 1.0)
-    return np.minimum(exact_int(out), c.attr("saturate")) << c.attr("shift", 0)
-
-
-register(
-    OpSpec(
-        "attn",
-        3,
-        _attn_infer,
-        _attn_eval,
-        {"heads": (int,), "scale": NUMBER, "order": (str,), "shift": (int,), "saturate": (int,)},
-        ("heads",),
-        doc="(q k^T) v = q (k^T v) per head, no softmax",
+        doc="constant-weight projection, by channel or by block of channels: code << shift (integer graphs)",
     )
 )
 
@@ -436,9 +418,20 @@ def _mul_infer(types, attrs, tensors, where):
     a, b = types
     if a.kind is not Kind.SPIKE or b.kind is not Kind.SPIKE:
         raise VerifyError(f"{where}: mul takes plain spikes (a mask), got {a} and {b}")
-    if a.shape != b.shape and b.shape != (a.shape[0], 1, 1):
-        raise VerifyError(f"{where}: shapes {a} and {b} do not match (the mask may be ({a.shape[0]},1,1))")
+    by_channel = b.shape == (a.shape[0], 1, 1)
+    by_block = b.shape[1:] == a.shape[1:] and a.shape[0] % b.shape[0] == 0
+    if not (by_channel or by_block):
+        c, h, w = a.shape
+        raise VerifyError(
+            f"{where}: shapes {a} and {b} do not match (the mask may be ({c},1,1), or (G,{h},{w}) where G divides {c})"
+        )
     return a
 
 
-register(OpSpec("mul", 2, _mul_infer, lambda c: c.inputs[0] * c.inputs[1], doc="elementwise mask of spikes"))
+def _mul_eval(c: Call) -> np.ndarray:
+    a, b = c.inputs
+    return a * (b if b.shape[1] == a.shape[1] else b.repeat(a.shape[1] // b.shape[1], axis=1))
+
+
+MUL_DOC = "mask of spikes, elementwise, for whole channels, or for whole blocks of channels (a head)"
+register(OpSpec("mul", 2, _mul_infer, _mul_eval, doc=MUL_DOC))

@@ -20,6 +20,7 @@ class Kind(StrEnum):
     CURRENT = "current"  # accumulated input of a neuron
     SPIKE = "spike"  # 0 or 1
     GRADED = "graded"  # a small integer payload
+    SITES = "sites"  # coordinates of the active sites of a volume (ops_sites)
 
 
 @dataclass(frozen=True)

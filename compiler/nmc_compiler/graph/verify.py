@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from nmc_compiler.errors import LoweringError, VerifyError
-from nmc_compiler.graph.analysis import check_acyclic
+from nmc_compiler.graph.analysis import CONVOLUTIONS, check_acyclic
 from nmc_compiler.graph.graph import Graph, Node
+from nmc_compiler.graph.ops_cell import check_rows
 from nmc_compiler.graph.registry import op_spec
 from nmc_compiler.graph.types import EVIDENCE, Kind, Ref, ValueType
 
@@ -205,6 +206,7 @@ def _check_meaning(graph: Graph) -> None:
             if attr.evidence not in EVIDENCE:
                 raise VerifyError(f"{where}: evidence of {key} is {attr.evidence!r}, not one of {', '.join(EVIDENCE)}")
         inferred = spec.infer([types[u.node] for u in node.inputs], node.attrs, graph.tensors, where)
+        check_rows(graph, node, where)
         if inferred != node.type:
             raise VerifyError(f"{where}: its type is stored as {node.type}, but the op gives {inferred}")
 
@@ -222,9 +224,11 @@ def _check_ends(graph: Graph) -> None:
 
 def _check_open_ends(graph: Graph) -> None:
     """A network that is read at every step: any number of inputs and outputs, each with a name of its own."""
-    readout = next((n for n in graph if n.op in READOUTS), None)
-    if readout is not None:
-        raise VerifyError(f"graph '{graph.name}' has outputs and the readout %{readout.id}; it can have one kind")
+    readouts = [f"%{n.id}" for n in graph if n.op in READOUTS]
+    if len(readouts) > 1:
+        raise VerifyError(f"graph '{graph.name}' can have one readout, has {len(readouts)} ({', '.join(readouts)})")
+    if readouts and not graph.timesteps:
+        raise VerifyError(f"graph '{graph.name}' is a stream (T = 0), which has no end for the readout {readouts[0]}")
     if not graph.sources:
         raise VerifyError(f"graph '{graph.name}' has no input")
     for nodes in (graph.sources, graph.outputs):
@@ -304,12 +308,19 @@ def _conv(site: Site) -> Verdict:
     if site.reads_events:
         what = "spikes select weights" if site.source.type.kind is Kind.SPIKE else "codes times weights"
         return CORE, f"static synapse: {what}"
-    if site.source.op in INPUTS:
+    if site.source.op in (*INPUTS, "features"):
         return HOST, "reads the real input: the host computes it, or 8-bit events carry the input"
     before = site.convolution_before()
     if before is not None and (site.pointwise(before) or site.pointwise(site.node)):
         return FOLDED, f"linear after linear: folds with {_where(before)} into one convolution"
-    return REFUSED, f"convolves the real values of {_where(site.source)}: no neuron is between"
+    return FOLDED, f"convolves the real values of {_where(site.source)}: a relay hands them on as graded spikes"
+
+
+def _conv_sites(site: Site) -> Verdict:
+    weight = site.graph.tensor(site.node, "weight")
+    if weight is None or site.source.type.kind is not Kind.CURRENT or weight.shape[2] != 1:
+        return _conv(site)
+    return FOLDED, "linear after linear: folds into the convolutions whose currents it reads"
 
 
 def _pad(site: Site) -> Verdict:
@@ -320,14 +331,14 @@ def _pad(site: Site) -> Verdict:
 
 
 def _batch_norm(site: Site) -> Verdict:
-    if site.source.op == "conv2d" and site.alone(site.source):
+    if site.source.op in CONVOLUTIONS and site.alone(site.source):
         return FOLDED, "constant per channel: folds into the convolution before it"
     return REFUSED, f"batch norm of {_where(site.source)}, which is not a convolution that it alone reads"
 
 
 def _scale(site: Site) -> Verdict:
     constant = not isinstance(site.node.attr("factor"), Ref)
-    foldable = site.source.op == "conv2d" or (site.source.op == "attn" and constant)
+    foldable = site.source.op in CONVOLUTIONS or (site.source.op == "attn" and constant)
     if foldable and site.alone(site.source):
         return FOLDED, f"constant factor: folds into {_where(site.source)}"
     if constant and site.users and all(op_spec(u.op).neuron for u in site.users):
@@ -364,13 +375,26 @@ def _attn(site: Site) -> Verdict:
     q, _, v = site.inputs
     heads = site.node.attr("heads")
     table = f"{q.type.shape[0] // heads}x{v.type.shape[0] // heads}"
-    return CORE, f"dynamic synapse: k and v events write a {table} table per head, q events read it"
+    kept = ", which lasts and decays" if site.node.attr("lifetime", "step") == "sample" else ""
+    return CORE, f"dynamic synapse: k and v events write a {table} table per head{kept}, q events read it"
 
 
 def _reshape(site: Site) -> Verdict:
     if site.users and all(u.op == "output" for u in site.users):
         return HOST, "the same elements: the host reads them in another shape"
     return FOLDED, "the same elements: folds into the synapses"
+
+
+def _take(site: Site) -> Verdict:
+    if site.users and all(u.op == "output" for u in site.users):
+        return HOST, "elements in another place: the host reads them so"
+    return FOLDED, "elements in another place: folds into the synapses, or events are handed on by relays"
+
+
+def _time_affine(site: Site) -> Verdict:
+    if site.users and all("gain_t" in op_spec(u.op).attrs for u in site.users):
+        return FOLDED, "constants for every timestep: fold into the neurons that read it"
+    return REFUSED, "constants for every timestep of a current that not only neurons read, which take them"
 
 
 def _neuron(text: str) -> Callable[[Site], Verdict]:
@@ -397,6 +421,14 @@ for _op, _rule in {
     "encode": Rule(_fixed(HOST, "the host rounds the input to graded events")),
     "host_conv2d": Rule(_fixed(HOST, "first convolution, in fixed point on the host"), _INT),
     "conv2d": Rule(_conv, float_attrs=("bias",), int_attrs=("shift",)),
+    "sites": Rule(_fixed(HOST, "the host sends the sites of each sample before its values")),
+    "cloud": Rule(_fixed(CORE, "a fixed cloud: every core's table of sites is compiled")),
+    "features": Rule(_fixed(HOST, "the host's own: values beside coordinates")),
+    "down_sites": Rule(_fixed(CORE, "sites are made where a site of the finer table reaches them")),
+    "sparse_conv3d": Rule(_conv_sites, float_attrs=("bias",), int_attrs=("shift",)),
+    "host_sparse_conv3d": Rule(_fixed(HOST, "first convolution, in fixed point on the host"), _INT),
+    "mean_sites": Rule(_fixed(CORE, "sum over sites; the host divides by their number"), _FLOAT),
+    "sum_sites": Rule(_fixed(CORE, "sum over sites: their events go into the reader's synapses"), _INT),
     "batch_norm": Rule(_batch_norm, _FLOAT),
     "pad2d": Rule(_pad, _FLOAT),
     "add": Rule(_add),
@@ -405,13 +437,19 @@ for _op, _rule in {
     "sum_positions": Rule(_sum),
     "maxpool2d": Rule(_maxpool),
     "reshape": Rule(_reshape),
+    "take": Rule(_take),
     "gather": Rule(_fixed(HOST, "the host puts the parts of a population together")),
     "delay": Rule(_fixed(FOLDED, "whole steps: fold into the delays of synapses"), _FLOAT),
     "sumpool2d": Rule(_fixed(FOLDED, "linear: folds into the synapses"), _FLOAT),
     "sparse": Rule(_fixed(CORE, "static synapses, one by one"), int_attrs=("shift",)),
     "output": Rule(_fixed(HOST, "the host reads it at every step")),
     "map": Rule(_fixed(CORE, "static synapse: one constant weight per channel"), int_attrs=("shift",)),
-    "attn": Rule(_attn, float_attrs=("scale",), int_attrs=("shift", "saturate"), int_needs=("saturate",)),
+    "attn": Rule(
+        _attn,
+        float_attrs=("scale", "decay"),
+        int_attrs=("shift", "saturate", "keep", "frac"),
+        int_needs=("saturate",),
+    ),
     "mul": Rule(_fixed(CORE, "AND gate: a spike passes where the mask has one")),
     "lif": Rule(_neuron(_SPIKING), _FLOAT),
     "multilevel": Rule(_neuron(_GRADED), _FLOAT),
@@ -420,10 +458,14 @@ for _op, _rule in {
     "integrator": Rule(_neuron(_POTENTIAL), _FLOAT),
     "int_integrator": Rule(_neuron(_POTENTIAL), _INT),
     "sigma_delta": Rule(_neuron(_CHANGE), float_attrs=("theta",), int_attrs=("vth", "out_shift"), int_needs=("vth",)),
+    "ilif": Rule(_neuron(_GRADED), _FLOAT),
+    "psn": Rule(_neuron("neuron: adds weighted currents of several timesteps, emits a spike"), _FLOAT),
+    "time_affine": Rule(_time_affine, _FLOAT),
+    "cell": Rule(_neuron("neuron of microcode: adds its input currents, emits spikes"), _INT),
     "readout": Rule(_neuron(_READ), _FLOAT),
     "cuba_lif": Rule(_neuron(_SPIKING), _INT),
     "levels": Rule(_neuron(_GRADED), _INT),
-    "relay": Rule(_neuron("relay: hands a current on as graded spikes"), _INT),
+    "relay": Rule(_neuron("relay: hands a current on as graded spikes")),
     "int_readout": Rule(_neuron(_READ), _INT),
 }.items():
     register_rule(_op, _rule)

@@ -11,9 +11,11 @@ from nmc_compiler.target import Target
 
 WAY_OUT = {
     "dynamic_synapse": "choose a target that has it",
+    "active_sites": "choose a target that has them",
     "current_pool": "train with pooling on spikes, or choose a target that has it",
     "stream_accumulator": "compile with --residual duplicate",
     "multi_level_neuron": "choose a target that has it",
+    "microcoded_neuron": "choose a target that has it",
     "graded_input": "compile with --input-encoding host-current",
     "host_current": "compile with --input-encoding graded8",
     "graded_spikes": "train with plain spikes, or choose a target that has it",
@@ -29,10 +31,12 @@ def needed_features(program: Program) -> dict[str, str]:
         late[item.dst] = max(late.get(item.dst, 0), largest_extra(item))
     for p in program.populations:
         readers[p.dendrite] = readers.get(p.dendrite, 0) + 1
-        if p.bias is not None and p.bias.any():
+        if (p.bias is not None and p.bias.any()) or (p.cell is not None and p.cell.bias is not None):
             need.setdefault("bias_gating", p.name)
         if p.model == "levels":
             need.setdefault("multi_level_neuron", p.name)
+        if p.model == "cell":
+            need.setdefault("microcoded_neuron", p.name)
         if p.payload_bits:
             need.setdefault("graded_input" if p.model == "input" else "graded_spikes", p.name)
     for i, d in enumerate(program.dendrites):
@@ -45,6 +49,8 @@ def needed_features(program: Program) -> dict[str, str]:
     for t in program.transfers:  # a 1x1 one is only a negative weight exponent
         if t.mode == "sum" or t.kernel != (1, 1):
             need.setdefault("current_pool" if t.mode == "maxpool" else "stream_accumulator", t.name)
+    if program.sites:
+        need["active_sites"] = program.sites[0].name
     if program.dynamics:
         need["dynamic_synapse"] = program.dynamics[0].name
     return dict(sorted(need.items()))

@@ -1,17 +1,20 @@
 """What adds up to a current: the leaves below a node of the integer graph.
 
-A leaf is one projection (conv2d, map, attn), the host's current, or an in-core transfer
+A leaf is one projection (conv2d, sparse, map, attn), the host's current, or an in-core transfer
 (max-pool on currents, sum over positions, right shift). ``add`` nodes are looked through.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from nmc_compiler.errors import LoweringError
 from nmc_compiler.graph import Graph, Node, label
 from nmc_compiler.graph.analysis import is_neuron
+from nmc_compiler.lowering.somas import SOURCES
+from nmc_compiler.program.arguments import stored_weights
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Leaf:
     ``transfer`` leaves read the sub-expression ``reads`` in the same core.
     """
 
-    kind: Literal["conv", "map", "attn", "host", "transfer"]
+    kind: Literal["conv", "sparse", "map", "attn", "host", "transfer"]
     node: Node
     collapse: bool = False
     reads: str = ""  # node id of a transfer's input expression
@@ -30,11 +33,26 @@ class Leaf:
     copy: int = 0  # a node that a sum holds twice is two contributions
 
     @property
+    def lag(self) -> int:
+        """Timesteps by which its events are late."""
+        return self.node.inputs[0].lag if self.kind in LAGGED else 0
+
+    @property
     def key(self) -> str:
         return f"{self.node.id}{'+sum' if self.collapse else ''}{f'#{self.copy}' if self.copy else ''}"
 
 
-KINDS = {"conv2d": "conv", "map": "map", "attn": "attn", "host_conv2d": "host"}
+KINDS = {
+    "conv2d": "conv",
+    "sparse_conv3d": "conv",
+    "sparse": "sparse",
+    "map": "map",
+    "attn": "attn",
+    "host_conv2d": "host",
+    "host_sparse_conv3d": "host",
+}
+LAGGED = ("conv", "sparse", "map")  # kinds whose events may be of an earlier timestep
+SUMS = ("sum_positions", "sum_sites")  # nothing adds to a slot without a site
 
 
 class Leaves:
@@ -45,17 +63,23 @@ class Leaves:
         self.graph, self.by_id, self.users = graph, graph.by_id(), graph.users()
         self.keep_linear = keep_linear
         self.levels: dict[str, int] = {}
+        self.exponents: dict[str, int] = {}  # of synapses whose sum is shifted right
         for node in graph:
-            if any(use.lag for use in node.inputs):
-                raise LoweringError(f"'{label(node)}' reads an earlier timestep; recurrent edges are not lowered yet")
-            if node.op == "encode":
+            if node.op in SOURCES:
                 self.levels[node.id] = 0
             elif is_neuron(node):
+                if node.inputs[0].lag:
+                    raise LoweringError(f"'{label(node)}' reads a current of an earlier timestep; put a neuron between")
                 self.levels[node.id] = self.first_level(node.operands[0])
 
     def of(self, node_id: str) -> list[Leaf]:
         """Leaves whose sum is the value of ``node_id``."""
         node = self.by_id[node_id]
+        late = next((use for use in node.inputs if use.lag and not self.by_id[use.node].type.is_event), None)
+        if late is not None or (node.op == "attn" and any(use.lag for use in node.inputs)):
+            raise LoweringError(
+                f"{node.op} '{label(node)}' reads values of an earlier timestep; only projections of events can"
+            )
         if node.op == "add":
             return _numbered([leaf for operand in node.operands for leaf in self.of(operand)])
         if node.op in KINDS:
@@ -64,15 +88,27 @@ class Leaves:
             return [self._shifted(node)]
         if node.op == "maxpool2d":
             return [Leaf("transfer", node, reads=node.operands[0])]
-        if node.op == "sum_positions":
+        if node.op in SUMS:
             return self._summed(node)
         raise LoweringError(f"{node.op} '{label(node)}' cannot stand between projections and a neuron")
 
     def _shifted(self, node: Node) -> Leaf:
         source = self.by_id[node.operands[0]]
-        if source.op == "sum_positions" and not self._collapses(source):
+        if source.op in SUMS and not self._collapses(source):
             return Leaf("transfer", node, reads=source.operands[0], mode="sum", rshift=node.attr("shift"))
+        if source.op == "sparse" and len(self.users[source.id]) == 1:
+            return self._shifted_synapses(node, source)
         return Leaf("transfer", node, reads=source.id, rshift=node.attr("shift"))
+
+    def _shifted_synapses(self, node: Node, source: Node) -> Leaf:
+        """Synapses shifted left by less, or weights that are even; a transfer where bits are lost."""
+        exponent, weight = source.attr("shift", 0) - node.attr("shift"), self.graph.tensor(source, "weight")
+        assert weight is not None
+        self.exponents[source.id] = exponent
+        rshift = stored_weights(f"synapses '{label(source)}'", weight, exponent).rshift
+        if not rshift:
+            return Leaf("sparse", source)
+        return Leaf("transfer", node, reads=source.id, rshift=rshift)
 
     def _summed(self, node: Node) -> list[Leaf]:
         if not self._collapses(node):
@@ -106,16 +142,26 @@ class Leaves:
         if leaf.kind == "transfer":
             return self.first_level(leaf.reads)
         if leaf.kind != "attn":
-            return self.levels[self.source(leaf.node.operands[0])] + 1
+            return 0 if leaf.lag else self.levels[self.source(leaf.node.operands[0])] + 1
         q, k, v = (self.levels[self.source(i)] for i in leaf.node.operands)
         written, read = ((k, v), q) if leaf.node.attr("order", "kv") == "kv" else ((k, q), v)
         return max(max(written) + 2, read + 1)
 
     def source(self, node_id: str) -> str:
         """The population behind an operand of a projection."""
-        if node_id not in self.levels:
-            raise LoweringError(f"'{label(self.by_id[node_id])}' feeds a projection but emits no events")
+        node = self.by_id[node_id]
+        if not node.type.is_event or (node.op not in SOURCES and not is_neuron(node)):
+            raise LoweringError(f"{node.op} '{label(node)}' feeds a projection but emits no events")
         return node_id
+
+    def ticks_per_step(self, arrivals: Iterable[tuple[Leaf, int]]) -> int:
+        """The least number of ticks in which every lagged leaf arrives in time, each at a level."""
+        need = 1
+        for leaf, level in arrivals:
+            if leaf.lag:
+                back = 1 + self.levels[self.source(leaf.node.operands[0])] - level
+                need = max(need, -(-back // leaf.lag))
+        return need
 
 
 def _numbered(leaves: list[Leaf]) -> list[Leaf]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from nmc_compiler.errors import LoweringError
 from nmc_compiler.graph import Attr, Graph, Node, Ref, Use, label, rebuild
+from nmc_compiler.graph.analysis import is_neuron
 from nmc_compiler.graph.types import Kind, ValueType
 from nmc_compiler.lowering.general_levels import Edge, GeneralLevels
 from nmc_compiler.target import Target
@@ -17,9 +18,13 @@ from nmc_compiler.target import Target
 def relay_delays(graph: Graph, target: Target) -> Graph:
     """The same network with no event underway for more ticks than the target holds, where relays can do that.
 
-    LoweringError where codes would have to be handed on. The graph itself where nothing is too late.
+    LoweringError where codes would have to be handed on. The graph itself where nothing is too late, and where
+    attention, gates, pools or streams stand between populations (``netlist`` then refuses what is too late).
     """
-    return _Relays(graph, target).run()
+    return _Relays(graph, target).run() if all(n.op in PLAIN or is_neuron(n) for n in graph) else graph
+
+
+PLAIN = ("input", "encode", "constant", "conv2d", "sparse", "add", "rshift", "reshape", "gather", "take", "output")
 
 
 class _Relays:

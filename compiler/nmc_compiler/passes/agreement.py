@@ -19,7 +19,7 @@ from nmc_compiler.graph.types import Attr
 from nmc_compiler.passes.forced import forced_run
 from nmc_compiler.passes.integer_form import GRAIN
 
-COMPARED = ("neuron", "integrator", "lif", "multilevel")
+COMPARED = ("neuron", "integrator", "lif", "ilif", "multilevel")
 Inputs = np.ndarray | Mapping[str, np.ndarray]
 
 
@@ -73,7 +73,7 @@ def agreement(float_graph: Graph, int_graph: Graph, inputs: Inputs, exact: Conta
     alone = interpret(cut, given, record="all", states="all")
     parts: dict[str, list[Node]] = {}
     for node in int_graph:
-        if node.op in ("cuba_lif", "int_integrator", "levels") and node.attr("role") not in ("pool", "and"):
+        if node.op in ("cuba_lif", "cell", "int_integrator", "levels") and node.attr("role") not in ("pool", "and"):
             parts.setdefault(node.attr("part_of", label(node)), []).append(node)
     pairs = [(n, parts[label(n)]) for n in float_graph if n.op in COMPARED and label(n) in parts]
     return [_Pair(float_graph, int_graph, node, found, exact).compared(real, whole, alone) for node, found in pairs]
@@ -133,6 +133,10 @@ class _Pair:
 
     def _unit(self, part: Node) -> float | np.ndarray | None:
         """What a potential is multiplied by to be in thresholds."""
+        if part.op == "cell":
+            key = "step" if self.node.attr("levels", 1) > 1 else "thresholds"
+            one = self.int_graph.tensor(part, key)
+            return None if one is None else (1.0 / one.reshape(len(one), -1)[:, 0].astype(np.float64))[:, None, None]
         if part.attr("scale") is not None or part.op != "cuba_lif":
             return part.attr("scale")
         if part.attr("role") == "or" or self.node.op != "lif":

@@ -7,8 +7,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from nmc_compiler.errors import LoweringError
-from nmc_compiler.graph import Attr, Graph, Node, Ref, Use, label
+from nmc_compiler.graph import Attr, Graph, Node, Ref, Use
 from nmc_compiler.passes.report import ConversionReport
 
 
@@ -29,13 +28,6 @@ def redirect(nodes: list[Node], mapping: dict[str, str]) -> list[Node]:
         return node_id
 
     return [replace(n, inputs=tuple(Use(final(u.node), u.lag) for u in n.inputs)) for n in nodes]
-
-
-def refuse_lags(graph: Graph) -> None:
-    """Refuse recurrent edges: the passes move operands between nodes of one timestep."""
-    for node in graph:
-        if any(use.lag for use in node.inputs):
-            raise LoweringError(f"'{label(node)}' reads an earlier timestep; recurrent edges are not lowered yet")
 
 
 def stored(tensors: dict[str, np.ndarray], key: str, array: np.ndarray) -> Attr:

@@ -8,9 +8,8 @@ from typing import Any
 from nmc_compiler.graph import Graph
 from nmc_compiler.options import CompileOptions
 from nmc_compiler.passes.agreement import Agreement, Inputs, agreement
-from nmc_compiler.passes.pipeline import general_passes, passes_for
-from nmc_compiler.passes.quantize import Quantize
-from nmc_compiler.passes.quantize_general import QuantizeGeneral
+from nmc_compiler.passes.pipeline import passes_for
+from nmc_compiler.passes.quantize_all import QuantizeAll
 from nmc_compiler.passes.report import ConversionReport
 from nmc_compiler.target import Target
 
@@ -32,15 +31,13 @@ def with_fewer_bits(
     if bits < 2:
         return None
     report, coarse = ConversionReport(), graph
-    for step in general_passes(target, options, inputs) if graph.outputs else passes_for(target, options):
+    for step in passes_for(target, options, inputs):
         coarse = _narrow(step, bits).apply(coarse, report)
     found = next(a for a in agreement(graph, coarse, inputs, report.exact) if a.layer == layer)
     return bits, found.own
 
 
 def _narrow(step: Any, bits: int) -> Any:
-    if isinstance(step, Quantize):
-        return replace(step, weight_bits=bits)
-    if isinstance(step, QuantizeGeneral):
+    if isinstance(step, QuantizeAll):
         return replace(step, chip=replace(step.chip, weight_bits=bits))
     return step

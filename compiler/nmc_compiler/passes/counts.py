@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nmc_compiler.errors import LoweringError
-from nmc_compiler.graph import Node, label
+from nmc_compiler.graph import Attr, Node, label
 from nmc_compiler.graph.types import Kind
 from nmc_compiler.passes.gates import input_gain
 
@@ -18,7 +18,7 @@ ROUNDING = 2.0**-21  # a few units in the last place of float32, in which models
 
 @dataclass(frozen=True)
 class CountNeuron:
-    """How a neuron reads counts: a = min(count, saturate) << shift."""
+    """How a neuron reads counts: a = min(count, saturate) << shift; ``cell``: attributes of a soma of microcode."""
 
     shift: int
     saturate: int
@@ -27,6 +27,7 @@ class CountNeuron:
     thresholds: tuple[int, ...] = ()
     exact: bool = True
     remark: str = ""
+    cell: dict[str, Attr] | None = None
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,21 @@ class CountBound:
         return self.tables * saturate + self.fixed
 
 
+def table_bound(node: Node, by_id: dict[str, Node]) -> int:
+    """Largest sum that an attention product below a current can give; 0 where there is none."""
+    if node.op != "attn":
+        return max((table_bound(by_id[i], by_id) for i in node.operands if not by_id[i].type.is_event), default=0)
+    if node.attr("lifetime", "step") != "step":
+        raise LoweringError(
+            f"attention '{label(node)}' has a table that lasts, and its neuron keeps what a spike leaves; not lowered; "
+            f"train the neuron with a hard reset"
+        )
+    parts = [by_id[i].type for i in node.operands]
+    channels, h, w = parts[0].shape
+    tops = [1 if t.kind is Kind.SPIKE else (1 << t.bits) - 1 for t in parts]
+    return channels // int(node.attr("heads")) * h * w * math.prod(tops)
+
+
 def count_bound(node: Node, by_id: dict[str, Node]) -> CountBound:
     """What the leaves below a current of counts can sum to."""
     if node.op == "attn":
@@ -47,7 +63,9 @@ def count_bound(node: Node, by_id: dict[str, Node]) -> CountBound:
     if node.op == "map":
         source = by_id[node.operands[0]].type
         top = 1 if source.kind is Kind.SPIKE else (1 << source.bits) - 1
-        window = {"reduce": source.shape[1:], "window": node.attr("kernel")}.get(node.attr("mode"), (1, 1))
+        block = (source.shape[0] // node.type.shape[0], 1)
+        windows = {"reduce": source.shape[1:], "window": node.attr("kernel"), "reduce_channels": block}
+        window = windows.get(node.attr("mode"), (1, 1))
         return CountBound(0, top * math.prod(window))
     parts = [count_bound(by_id[i], by_id) for i in node.operands]
     times = math.prod(by_id[node.operands[0]].type.shape[1:]) if node.op == "sum_positions" else 1
@@ -60,9 +78,8 @@ def decay_constant(node: Node) -> tuple[int, bool]:
     return int(round(exact)), exact == round(exact)
 
 
-def halvings_of(node: Node) -> int | None:
-    """j where a LIF keeps 2^-j of its potential (0 also where it keeps nothing), None for any other decay."""
-    dv, exact = decay_constant(node)
+def halvings_of(dv: int, exact: bool) -> int | None:
+    """j where a decay keeps 2^-j of a potential (0 also where it keeps nothing), None for any other decay."""
     keep = 4096 - dv
     if not exact or keep & (keep - 1):
         return None
@@ -70,9 +87,7 @@ def halvings_of(node: Node) -> int | None:
 
 
 def check_neuron(node: Node) -> None:
-    """Refuse what the integer neurons have not: other resets, thresholds or gains that are not above 0."""
-    if node.op == "lif" and node.attr("reset") != "hard":
-        raise LoweringError(f"neuron '{label(node)}' has reset '{node.attr('reset')}'; the integer rules reset hard")
+    """Refuse thresholds or gains that are not above 0."""
     gain = float(node.attr("gain", 1.0))
     if node.op == "multilevel" and gain <= 0:
         raise LoweringError(f"neuron '{label(node)}' has an input gain of {gain:g}; it must be above 0 on this target")
@@ -86,26 +101,36 @@ def check_neuron(node: Node) -> None:
 
 def or_on_counts(node: Node, bound: CountBound, current_max: int) -> CountNeuron:
     """Any count fires (models.md, fact E1): V = 2*count against a threshold of 1."""
-    _room(node, bound.of(1), 1, current_max)
+    room_for(node, bound.of(1), 1, current_max)
     return CountNeuron(1, 1, vth=1)
 
 
-def lif_on_counts(node: Node, step: float, timesteps: int, bound: CountBound, current_max: int) -> CountNeuron:
+def lif_on_counts(
+    node: Node,
+    step: float,
+    timesteps: int,
+    bound: CountBound,
+    current_max: int,
+    kept: tuple[float, tuple[int, bool]] | None = None,
+) -> CountNeuron:
     """Fire where W = lambda*W + count reaches K = theta/(kappa*step) (models.md, fact E2).
 
     For lambda = 2^-j, W is a multiple of 2^-j(T-1); with counts scaled by that power every potential lies on the
     64-grain, and W >= K is V > vth << 6 with vth = ceil(K * 2^shift) - 1.  Counts only add, and from
     K on one count fires whatever v was, so saturating there changes nothing.
+
+    kept: kappa and decay of other neurons than a lif.
     """
     if node.attr("v_reset", 0.0) != 0.0:
         raise LoweringError(
             f"neuron '{label(node)}' reads counts and resets to {node.attr('v_reset'):g}; only 0 is lowered"
         )
-    k = float(node.attr("theta")) / (input_gain(node) * step)
-    dv, halvings = decay_constant(node)[0], halvings_of(node)
+    kappa, (dv, exact) = kept or (input_gain(node), decay_constant(node))
+    k = float(node.attr("theta")) / (kappa * step)
+    halvings = halvings_of(dv, exact)
     wanted = (2 if halvings is None else halvings) * (timesteps - 1)
     first = first_above(k, node.attr("compare"))
-    shift = min(wanted, _room(node, bound.of(first) + math.ceil(first * (4096 - dv) / 4096), 0, current_max))
+    shift = min(wanted, room_for(node, bound.of(first) + math.ceil(first * (4096 - dv) / 4096), 0, current_max))
     scaled, tie = _settled(k * 2**shift)
     clear = not tie or _short(step, node.attr("theta"), node.attr("gain", 1.0))
     exact = halvings is not None and shift >= wanted and clear
@@ -122,14 +147,14 @@ def levels_on_counts(node: Node, step: float, bound: CountBound, current_max: in
     factor = step * float(node.attr("gain", 1.0))
     levels = range(1, node.attr("levels") + 1)
     firsts = tuple(_first_count(n, factor, node.attr("rounding")) for n in levels)
-    _room(node, bound.of(firsts[-1]), 0, current_max)
+    room_for(node, bound.of(firsts[-1]), 0, current_max)
     ties = [n for n in levels if _settled((n - 0.5) / factor)[1] and not _short(factor)]
     remark = f"the count at which level {ties[0]} starts depends on how {factor:g} is rounded" if ties else ""
     thresholds = tuple(c << GRAIN for c in firsts)
     return CountNeuron(0, firsts[-1], thresholds=thresholds, exact=not ties, remark=remark)
 
 
-def _room(node: Node, largest: int, least: int, current_max: int) -> int:
+def room_for(node: Node, largest: int, least: int, current_max: int) -> int:
     """Largest shift at which that count stays in its register."""
     room = (current_max // max(largest, 1)).bit_length() - 1
     if room < least:

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from nmc_compiler.errors import LoweringError
 from nmc_compiler.graph import Graph, Node, Use, label, rebuild
+from nmc_compiler.graph.analysis import CONVOLUTIONS
 from nmc_compiler.passes.report import ConversionReport
 
 
@@ -24,7 +25,7 @@ class DistributeSums:
         by_id = graph.by_id()
         nodes: list[Node] = []
         for node in graph:
-            if node.op == "conv2d" and by_id[node.operands[0]].type.is_event:
+            if node.op in CONVOLUTIONS and by_id[node.operands[0]].type.is_event:
                 nodes += _distributed(graph, node, by_id, report)
             elif node.op in ("add", "sum_positions") and node.type.is_event:
                 continue  # its readers are convolutions (checked below) and have been rewritten
@@ -39,7 +40,7 @@ def _check_readers(graph: Graph) -> None:
     for node in graph:
         for operand in (by_id[i] for i in node.operands):
             summed = operand.op in ("add", "sum_positions") and operand.type.is_event
-            if summed and node.op not in ("conv2d", "add", "sum_positions"):
+            if summed and node.op not in (*CONVOLUTIONS, "add", "sum_positions"):
                 raise LoweringError(
                     f"{node.op} '{label(node)}' reads a sum of spikes ('{label(operand)}'); only linear layers can"
                 )
@@ -77,7 +78,7 @@ def _distributed(graph: Graph, conv: Node, by_id: dict[str, Node], report: Conve
     out: list[Node] = []
     tops = []
     for k, (source, summed) in enumerate(terms):
-        part = replace(conv, id=f"{conv.id}.{k}", inputs=(Use(source),))
+        part = replace(conv, id=f"{conv.id}.{k}", inputs=(Use(source), *conv.inputs[1:]))
         out.append(part)
         tops.append(part.id)
         if summed:

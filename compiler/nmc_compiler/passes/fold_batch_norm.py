@@ -9,6 +9,7 @@ import numpy as np
 
 from nmc_compiler.errors import LoweringError
 from nmc_compiler.graph import Graph, Node, label, rebuild
+from nmc_compiler.graph.analysis import CONVOLUTIONS
 from nmc_compiler.graph.ops_linear import bn_affine
 from nmc_compiler.passes.base import redirect, stored
 from nmc_compiler.passes.report import ConversionReport
@@ -27,7 +28,7 @@ class FoldBatchNorm:
         for bn in (n for n in graph if n.op == "batch_norm"):
             source = by_id[bn.operands[0]]
             conv = by_id[gone.get(source.id, source.id)]
-            if conv.op != "conv2d" or len(users[source.id]) != 1:
+            if conv.op not in CONVOLUTIONS or len(users[source.id]) != 1:
                 raise LoweringError(
                     f"batch norm '{label(bn)}' follows {source.op} '{label(source)}' with {len(users[source.id])} "
                     f"reader(s); it can be folded only into a convolution that nothing else reads"

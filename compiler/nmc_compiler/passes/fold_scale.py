@@ -9,7 +9,7 @@ import numpy as np
 
 from nmc_compiler.errors import LoweringError
 from nmc_compiler.graph import Graph, Node, Ref, label, rebuild
-from nmc_compiler.graph.analysis import is_neuron
+from nmc_compiler.graph.analysis import CONVOLUTIONS, is_neuron
 from nmc_compiler.passes.base import derived, redirect, stored
 from nmc_compiler.passes.report import ConversionReport
 
@@ -34,13 +34,14 @@ def _fold_one(graph: Graph, scale: Node, report: ConversionReport) -> Graph:
     tensors = dict(graph.tensors)
     alone = len(users[source.id]) == 1
     changed: dict[str, Node] = {}
-    if source.op == "conv2d" and alone:
+    if source.op in CONVOLUTIONS and alone:
         changed[source.id] = _scaled_conv(graph, source, factor, tensors)
     elif source.op == "attn" and alone and factor.size == 1:
         changed[source.id] = source.with_attrs(scale=derived(source.attr("scale", 1.0) * float(factor[0])))
-    elif factor.size == 1 and users[scale.id] and all(is_neuron(u) for u in users[scale.id]):
+    elif factor.size == 1 and users[scale.id] and all(_takes(u) for u in users[scale.id]):
         for user in users[scale.id]:
-            changed[user.id] = _with_gain(graph, user, float(factor[0]), tensors)
+            fold = _with_gain if is_neuron(user) else _times_scale if user.op == "scale" else _times_input
+            changed[user.id] = fold(graph, user, float(factor[0]), tensors)
     else:
         readers = ", ".join(f"{u.op} '{label(u)}'" for u in users[scale.id])
         raise LoweringError(
@@ -49,6 +50,17 @@ def _fold_one(graph: Graph, scale: Node, report: ConversionReport) -> Graph:
     report.add("fold-scale", label(scale), into=[label(n) for n in changed.values()], factor=factor.tolist()[:4])
     nodes = [changed.get(n.id, n) for n in graph if n.id != scale.id]
     return rebuild(graph, redirect(nodes, {scale.id: source.id}), tensors)
+
+
+def _takes(user: Node) -> bool:
+    return is_neuron(user) or user.op in ("conv2d", "scale")
+
+
+def _times_scale(graph: Graph, scale: Node, factor: float, tensors: dict[str, np.ndarray]) -> Node:
+    product = _factor(graph, scale) * factor
+    if product.size == 1:
+        return scale.with_attrs(factor=derived(float(product[0])))
+    return scale.with_attrs(factor=stored(tensors, f"{label(scale).lstrip('%')}.product", product))
 
 
 def _factor(graph: Graph, scale: Node) -> np.ndarray:
@@ -66,11 +78,21 @@ def _scaled_conv(graph: Graph, conv: Node, factor: np.ndarray, tensors: dict[str
     return replace(conv, attrs={**conv.attrs, **out})
 
 
+def _times_input(graph: Graph, conv: Node, factor: float, tensors: dict[str, np.ndarray]) -> Node:
+    """W (f x) + b = (f W) x + b."""
+    weight = graph.tensor(conv, "weight")
+    assert weight is not None
+    return conv.with_attrs(weight=stored(tensors, f"{label(conv)}.scaled.weight", weight.astype(np.float64) * factor))
+
+
 def _with_gain(graph: Graph, neuron: Node, factor: float, tensors: dict[str, np.ndarray]) -> Node:
-    """(x*f + b)*g = (x + b/f)*(f*g): the bias of the neuron is kept in units of its new input."""
+    """(x*f + b)*g = (x + b/f)*(f*g): biases of the neuron are kept in units of its new input."""
     if factor == 0.0:
         raise LoweringError(f"neuron '{label(neuron)}' reads a current times 0: it hears nothing; remove it")
     node = neuron.with_attrs(gain=derived(neuron.attr("gain", 1.0) * factor))
+    table = graph.tensor(neuron, "bias_t")
+    if table is not None:
+        node = node.with_attrs(bias_t=stored(tensors, f"{label(neuron)}.rescaled.bias_t", table / factor))
     bias = graph.tensor(neuron, "bias")
     if bias is None:
         return node

@@ -11,9 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from nmc_compiler.errors import LoweringError
 from nmc_compiler.graph import Graph, Node, label, rebuild
+from nmc_compiler.graph.firing import MOVING
 from nmc_compiler.passes.base import derived
+from nmc_compiler.passes.lasting_tables import decays
 from nmc_compiler.passes.report import ConversionReport
+
+MOVED = ("take", "reshape", "delay", "add", "sum_positions")  # events of others
 
 
 @dataclass(frozen=True)
@@ -51,10 +56,18 @@ def count_step(graph: Graph, node: Node, by_id: dict[str, Node]) -> float | None
 
 def event_norm(node: Node, by_id: dict[str, Node]) -> float:
     """Codes per unit of value of an event: value = code/norm."""
-    if node.op == "multilevel":
+    if node.op in ("multilevel", "ilif", "neuron"):
         return float(node.attr("norm", 1))
     if node.op == "maxpool2d":
         return event_norm(by_id[node.operands[0]], by_id)
+    if node.op in MOVED and node.type.is_event:
+        norms = {event_norm(by_id[i], by_id) for i in node.operands}
+        if len(norms) > 1:
+            raise LoweringError(
+                f"{node.op} '{label(node)}' has codes worth 1/{' and 1/'.join(f'{n:g}' for n in sorted(norms))}; "
+                f"only codes of one worth can be handed on together"
+            )
+        return norms.pop()
     if node.op == "encode":
         return float(node.attr("scale"))
     return 1.0
@@ -67,10 +80,11 @@ def input_gain(node: Node) -> float:
 
 
 def is_or(graph: Graph, node: Node, by_id: dict[str, Node]) -> bool:
-    step = count_step(graph, by_id[node.operands[0]], by_id)
-    if step is None or step <= 0 or node.attr("bias") is not None:
+    source = by_id[node.operands[0]]
+    step = count_step(graph, source, by_id)
+    if step is None or step <= 0 or node.attr("bias") is not None or decays(graph, source, by_id):
         return False
-    if node.attr("reset") != "hard" or node.attr("v_reset", 0.0) != 0.0:
+    if node.attr("reset") != "hard" or node.attr("v_reset", 0.0) != 0.0 or set(node.attrs) & set(MOVING):
         return False
     charge, theta = input_gain(node) * step, float(node.attr("theta"))
     return theta > 0 and (charge >= theta if node.attr("compare") == "ge" else charge > theta)

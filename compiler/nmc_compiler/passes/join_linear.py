@@ -13,6 +13,7 @@ import numpy as np
 
 from nmc_compiler.errors import LoweringError
 from nmc_compiler.graph import Attr, Graph, Node, Use, ValueType, label, rebuild
+from nmc_compiler.graph.ops_cell import TABLES_OF_NEURONS
 from nmc_compiler.graph.ops_linear import bn_affine
 from nmc_compiler.graph.ops_shape import MAX_EXTRA, delays
 from nmc_compiler.graph.types import Kind, Shape
@@ -22,21 +23,27 @@ from nmc_compiler.passes.linear_maps import (
     LinearMap,
     Table,
     as_table,
+    block_sums,
     delayed,
     identity,
     joined,
     reshaped,
     scaled,
+    selection,
     settled,
     spread,
     then,
     window_sum,
 )
 from nmc_compiler.passes.projections import map_of, node_of, summed
+from nmc_compiler.passes.regions import is_general, is_stream
 from nmc_compiler.passes.report import ConversionReport
 
 NEURONS = ("neuron", "integrator", "sigma_delta")
-PARAMETERS = ("alpha", "beta", "leak", "theta")  # one number per channel is all that a population has
+PARAMETERS = (  # one number per channel is all that a population has
+    *("alpha", "beta", "leak", "theta"),
+    *("v_min", "theta_decay", "theta_step", "step", "theta_low"),
+)
 SOURCES = ("input", "constant")
 CONSTANT = "constant bias"  # id and name of the source of biases that a leak cannot hold
 
@@ -75,13 +82,19 @@ class Affine:
 
 @dataclass(frozen=True)
 class JoinLinear:
+    """Currents that the folding passes take (``regions``) are left to them."""
+
     name: ClassVar[str] = "join-linear"
 
     def apply(self, graph: Graph, report: ConversionReport) -> Graph:
-        return _Joiner(graph, report).run()
+        from nmc_compiler.passes.join_mixed import MixedJoiner  # it is a Joiner
+
+        if is_general(graph):
+            return Joiner(graph, report).run()
+        return graph if is_stream(graph) else MixedJoiner(graph, report).run()
 
 
-class _Joiner:
+class Joiner:
     def __init__(self, graph: Graph, report: ConversionReport) -> None:
         self.graph, self.report, self.by_id = graph, report, graph.by_id()
         self.tensors: dict[str, np.ndarray] = {}
@@ -178,11 +191,24 @@ class _Joiner:
             return self._of_sumpool2d(node, x)
         if mode == "reduce":
             return self._of_sum_positions(node, x)
+        if mode in ("reduce_channels", "broadcast_channels"):
+            return self._through(x, block_sums(x.shape, node.type.shape))
         return x if mode == "same" else self._through(x, spread(x.shape, node.type.shape))
 
     def _of_reshape(self, node: Node, x: Affine) -> Affine:
         shape = node.type.shape
         return x.mapped(shape, lambda m: reshaped(m, shape), lambda bias: bias.reshape(shape))
+
+    def _of_take(self, node: Node, *parts: Affine) -> Affine:
+        index, shape, at = self.graph.tensor(node, "index"), node.type.shape, 0
+        assert index is not None
+        total = Affine(shape)
+        for part in parts:
+            size = part.shape[0] * part.shape[1] * part.shape[2]
+            own = np.where((index >= at) & (index < at + size), index - at, -1)
+            total = total.plus(self._through(part, selection(part.shape, shape, own)))
+            at += size
+        return total
 
     def _of_delay(self, node: Node, x: Affine) -> Affine:
         steps = delays(node.attrs["steps"], self.graph.tensors, x.shape)
@@ -208,20 +234,26 @@ class _Joiner:
 
     def _settle(self, node: Node, currents: dict[str, Affine]) -> None:
         """The neuron with its leak, flat where a channel's parameters differ by position."""
-        current = self.current(node.inputs[0])
+        self._settle_on(node, self.current(node.inputs[0]), currents)
+
+    def _settle_on(self, node: Node, current: Affine, currents: dict[str, Affine]) -> None:
         attrs = dict(node.attrs)
         bias = {at: b for at, b in current.bias.items() if b.any()}
-        if node.op != "sigma_delta" and "alpha" not in attrs and 0 in bias:
+        if node.op != "sigma_delta" and not {"alpha", "gain_t"} & set(attrs) and 0 in bias:
             leak = _values(self.graph, node, "leak") + bias.pop(0)
             attrs.pop("leak", None)
             if leak.any():
                 attrs["leak"] = self._stored(node, "leak", leak)
         current = Affine(current.shape, [*current.terms, *self._constants(bias)])
-        varied = any(_varies(self._value(attrs, key)) for key in PARAMETERS)
+        varied = any(varies(self._value(attrs, key)) for key in PARAMETERS)
         shape = (node.type.shape[0] * node.type.shape[1] * node.type.shape[2], 1, 1) if varied else node.type.shape
         for key, attr in attrs.items():
             value = self._value(attrs, key)
-            if value is not None:
+            if value is not None and key in TABLES_OF_NEURONS:
+                many = value.shape[1] > 1 and varied
+                every = np.repeat(value, shape[0] // node.type.shape[0], axis=1) if many else value
+                attrs[key] = self._stored(node, key, every)
+            elif value is not None and key != "elements":
                 full = value[:, None, None] if value.ndim == 1 else value
                 full = np.broadcast_to(full, node.type.shape).reshape(shape)
                 attrs[key] = self._stored(node, key, full if key.startswith("start_") else full[:, 0, 0])
@@ -339,6 +371,6 @@ def _values(graph: Graph, node: Node, key: str) -> np.ndarray:
     return np.broadcast_to(array[:, None, None] if array.ndim == 1 else array, node.type.shape)
 
 
-def _varies(value: np.ndarray | None) -> bool:
+def varies(value: np.ndarray | None) -> bool:
     """Whether a parameter differs inside a channel."""
     return value is not None and value.ndim == 3 and bool((value != value[:, :1, :1]).any())

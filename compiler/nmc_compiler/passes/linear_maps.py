@@ -41,8 +41,19 @@ class Kernel:
     @property
     def diagonal(self) -> bool:
         """One number per channel."""
-        plain = self.weight.shape[2:] == (1, 1) and self.stride == (1, 1) and self.pad == (0, 0)
-        return plain and self.depthwise
+        return self.pointwise and self.depthwise
+
+    @property
+    def pointwise(self) -> bool:
+        return self.weight.shape[2:] == (1, 1) and self.stride == (1, 1) and self.pad == (0, 0)
+
+    @property
+    def selects(self) -> bool:
+        """Whether each target channel is a channel of the source, or silent (``selection``)."""
+        if not self.pointwise or self.groups != 1:
+            return False
+        rows = self.weight[:, :, 0, 0]
+        return bool(((rows == 0) | (rows == 1)).all() and ((rows == 1).sum(axis=1) <= 1).all())
 
 
 @dataclass(frozen=True)
@@ -75,10 +86,34 @@ def window_sum(shape: Shape, target: Shape, kernel: Pair, stride: Pair, pad: Pai
     return Kernel(shape, shape, target, np.ones((shape[0], 1, *kernel)), stride, pad, groups=shape[0])
 
 
+def block_sums(shape: Shape, target: Shape) -> Kernel:
+    """Sums over blocks of channels, or copies to them."""
+    groups = min(shape[0], target[0])
+    return Kernel(shape, shape, target, np.ones((target[0], shape[0] // groups, 1, 1)), (1, 1), (0, 0), groups=groups)
+
+
 def spread(shape: Shape, target: Shape) -> Table:
     """Every position of a channel takes the channel's only element."""
     dst = np.arange(math.prod(target))
     return Table(shape, target, dst // (target[1] * target[2]), dst, np.ones(len(dst)), np.zeros(len(dst), np.int64))
+
+
+def selection(shape: Shape, target: Shape, index: np.ndarray) -> LinearMap:
+    """Element k of the target is element index[k] of the source, C order; nothing where index[k] is negative.
+
+    Whole channels in order (a concatenation, a slice) make a convolution, anything else a table.
+    """
+    area = shape[1] * shape[2]
+    if shape[1:] == target[1:]:
+        planes, position = index.reshape(target[0], area), np.arange(area)
+        silent = (planes < 0).all(axis=1)
+        whole = (planes == planes[:, :1] + position).all(axis=1) & (planes[:, 0] % area == 0) & ~silent
+        if (silent | whole).all():
+            weight = np.zeros((target[0], shape[0], 1, 1))
+            weight[whole, planes[whole, 0] // area] = 1.0
+            return Kernel(shape, shape, target, weight)
+    dst = np.flatnonzero(index >= 0)
+    return Table(shape, target, index[dst].astype(np.int64), dst, np.ones(len(dst)), np.zeros(len(dst), np.int64))
 
 
 # ---- changes of one map ----
@@ -154,6 +189,12 @@ def _kernel_then(first: Kernel, second: Kernel) -> Kernel | None:
         return replace(first, weight=first.weight * second.weight)
     if first.depthwise and _tiles(first, second):
         return _pooled(first, second)
+    if first.selects and second.groups == 1:
+        weight = np.einsum("omkl,mi->oikl", second.weight, first.weight[:, :, 0, 0])
+        return replace(second, source=first.source, view=first.view, weight=weight)
+    if second.selects and first.groups == 1:
+        weight = np.einsum("om,mikl->oikl", second.weight[:, :, 0, 0], first.weight)
+        return replace(first, target=second.target, weight=weight)
     return None
 
 

@@ -10,51 +10,64 @@ from nmc_compiler.graph import Attr, Graph, label, op_spec, rebuild
 from nmc_compiler.graph.verify import verify
 from nmc_compiler.options import CompileOptions
 from nmc_compiler.passes.agreement import Inputs
-from nmc_compiler.passes.base import Pass, refuse_lags
+from nmc_compiler.passes.base import Pass
 from nmc_compiler.passes.distribute import DistributeSums
 from nmc_compiler.passes.drop_dead import DropDead
 from nmc_compiler.passes.fold_batch_norm import FoldBatchNorm
 from nmc_compiler.passes.fold_convs import FoldConvs
 from nmc_compiler.passes.fold_scale import FoldScale
+from nmc_compiler.passes.fold_sites import FoldSites
+from nmc_compiler.passes.fold_time import FoldTime
 from nmc_compiler.passes.gates import RecogniseGates
 from nmc_compiler.passes.hoist_bias import HoistBias
 from nmc_compiler.passes.join_linear import JoinLinear
 from nmc_compiler.passes.plain_neurons import APPROXIMATIONS, PlainNeurons
 from nmc_compiler.passes.quantize import Quantize
-from nmc_compiler.passes.quantize_general import QuantizeGeneral
+from nmc_compiler.passes.quantize_all import QuantizeAll
+from nmc_compiler.passes.relay_factors import RelayFactors
 from nmc_compiler.passes.report import ConversionReport
 from nmc_compiler.passes.split_decays import SplitDecays
+from nmc_compiler.passes.split_neurons import SplitNeurons
 from nmc_compiler.target import Target
 
 PASSES: tuple[type, ...] = (
     DropDead,
+    FoldTime,
+    PlainNeurons,
+    SplitNeurons,
+    JoinLinear,  # what the folding passes have no rule for; they take the rest
+    SplitDecays,
     FoldBatchNorm,
     FoldScale,  # before FoldConvs: a LayerScale may stand between two convolutions
+    RelayFactors,
     FoldConvs,
+    FoldSites,
     HoistBias,
     DistributeSums,
     RecogniseGates,
-    Quantize,
+    QuantizeAll,
 )
-
-GENERAL_PASSES: tuple[type, ...] = (DropDead, PlainNeurons, JoinLinear, SplitDecays, QuantizeGeneral)
 
 Observer = Callable[[str, Graph, float], None]
 
 
-def passes_for(target: Target, options: CompileOptions) -> list[Pass]:
-    """The passes in order, with the numbers of the target."""
-    return [*(p() for p in PASSES[:-1]), _quantize(target, options)]
+def passes_for(target: Target, options: CompileOptions, calibration: Inputs | None = None) -> list[Pass]:
+    """The passes in order, with the numbers of the target; what ``calibration`` reaches sets scales of general neurons.
 
-
-def general_passes(target: Target, options: CompileOptions, calibration: Inputs | None = None) -> list[Pass]:
-    """The passes of graphs with outputs; what currents and potentials reach on ``calibration`` sets the scales."""
+    UsageError for an approximation that none of them knows.
+    """
     known = (*APPROXIMATIONS, "decay-groups")
     unknown = next((name for name in options.allow if name not in known), None)
     if unknown is not None:
         raise UsageError(f"cannot allow '{unknown}'; approximations of neurons are {', '.join(known)}")
-    quantize = QuantizeGeneral(_quantize(target, options), calibration)
-    return [DropDead(), PlainNeurons(options.allow), JoinLinear(), SplitDecays(options.allow), quantize]
+    made: dict[type, Pass] = {
+        PlainNeurons: PlainNeurons(options.allow, target.features.microcoded_neuron.supported),
+        SplitNeurons: SplitNeurons(options.allow),
+        SplitDecays: SplitDecays(options.allow),
+        RelayFactors: RelayFactors(options.factors, target.features.graded_spikes.supported),
+        QuantizeAll: QuantizeAll(_quantize(target, options), calibration),
+    }
+    return [made[p] if p in made else p() for p in PASSES]
 
 
 def _under_profile(graph: Graph, target: Target) -> Graph:
@@ -88,6 +101,7 @@ def _quantize(target: Target, options: CompileOptions) -> Quantize:
         input_range=options.input_range,
         attn_order=options.attn_order,
         profile=target.profile,
+        cells=target.features.microcoded_neuron.supported,
     )
 
 
@@ -105,12 +119,10 @@ def compile_graph(
     an integer graph with outputs is left as it is, but for the integer rules of the target.
     """
     verify(graph)
-    if graph.outputs and graph.numbers == "int":
+    if graph.numbers == "int" and graph.outputs:
         verify(graph, event_driven=True)
         return _under_profile(graph, target)
-    if not graph.outputs:
-        refuse_lags(graph)
-    for step in general_passes(target, options, calibration) if graph.outputs else passes_for(target, options):
+    for step in passes_for(target, options, calibration):
         start = time.perf_counter()
         graph = step.apply(graph, report)
         verify(graph, event_driven=step.name == Quantize.name)

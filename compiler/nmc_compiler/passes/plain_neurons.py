@@ -1,7 +1,8 @@
 """Leaky neurons of any framework as the one that a soma is: no gains, reset to 0, the current of this timestep.
 
 What can be rewritten exactly is: input gains become scales, a reset value moves the origin of the potential, a current
-that acts a timestep late becomes a delay. The rest is refused by name, or approximated where the options allow it.
+that acts a timestep late becomes a delay. Other resets, bounds and thresholds that move stay where the target has
+microcoded neurons; elsewhere they are refused by name, or approximated where the options allow it.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import numpy as np
 from nmc_compiler.errors import LoweringError
 from nmc_compiler.graph import Graph, Kind, Node, Use, label, rebuild
 from nmc_compiler.passes.base import derived, stored
+from nmc_compiler.passes.regions import is_general
 from nmc_compiler.passes.report import ConversionReport
 
 Parameter = float | np.ndarray  # a number, [C] or [C, H, W]
+MOVED = ("theta_decay", "theta_t", "gain_t", "bias_t", "levels", "theta_low", "sum_low")  # of microcoded neurons alone
 APPROXIMATIONS = {
     "soft-reset": "subtracts its threshold at a spike; a soma resets to 0",
     "late-reset": "resets after its next update; a soma resets at once",
@@ -26,24 +29,27 @@ APPROXIMATIONS = {
 
 @dataclass(frozen=True)
 class PlainNeurons:
-    """``allow``: names of APPROXIMATIONS that may be made."""
+    """``allow``: names of APPROXIMATIONS that may be made where the target has no microcoded neurons (``cells``)."""
 
     name: ClassVar[str] = "plain-neurons"
     allow: tuple[str, ...] = ()
+    cells: bool = True
 
     def apply(self, graph: Graph, report: ConversionReport) -> Graph:
-        return _Rewriter(graph, self.allow, report).run()
+        return _Rewriter(graph, self.allow, self.cells, report).run()
 
 
 class _Rewriter:
-    def __init__(self, graph: Graph, allow: tuple[str, ...], report: ConversionReport) -> None:
-        self.graph, self.allow, self.report = graph, allow, report
+    def __init__(self, graph: Graph, allow: tuple[str, ...], cells: bool, report: ConversionReport) -> None:
+        self.graph, self.allow, self.cells, self.report = graph, allow, cells, report
         self.tensors = dict(graph.tensors)
         self.by_id = graph.by_id()
         self.refused: dict[str, str] = {}  # neuron -> why
 
     def run(self) -> Graph:
-        known = {"neuron": self._neuron, "integrator": self._integrator, "maxpool2d": self._maxpool}
+        known = {"neuron": self._neuron, "integrator": self._integrator, "psn": self._psn}
+        if is_general(self.graph):  # elsewhere a pool of spikes is a gate behind a constant-weight map
+            known["maxpool2d"] = self._maxpool
         nodes = [new for node in self.graph for new in (known[node.op](node) if node.op in known else [node])]
         self._refuse()
         return rebuild(self.graph, nodes, self.tensors)
@@ -62,7 +68,7 @@ class _Rewriter:
 
     def _get(self, node: Node, key: str, default: float = 0.0) -> Parameter:
         value = node.attr(key, default)
-        return float(value) if isinstance(value, (int, float)) else self.graph.tensors[value.key].astype(np.float64)
+        return float(value) if isinstance(value, (int, float)) else self.tensors[value.key].astype(np.float64)
 
     def _put(self, node: Node, key: str, value: Parameter) -> dict[str, Any]:
         """The attribute, left out where it is 0; equal numbers are one."""
@@ -79,7 +85,8 @@ class _Rewriter:
         beta, leak, theta = self._get(node, "beta"), self._get(node, "leak"), self._get(node, "theta")
         start, stateless = self._get(node, "start_v"), not np.any(beta)
         remarks: list[str] = []
-        if node.attr("reset") == "hard" and np.any(origin := self._get(node, "v_reset")):
+        origin: Parameter = self._get(node, "v_reset") if node.attr("reset") == "hard" else 0.0
+        if np.any(origin):
             theta, start = _minus(theta, origin), _minus(start, origin)
             leak = _minus(leak, _times(_minus(1.0, beta), origin))
             remarks.append("the potential is counted from the reset value")
@@ -92,11 +99,48 @@ class _Rewriter:
             remarks.append("potential and weights are counted in thresholds, which differ")
         attrs = {"theta": derived(0.0)} | self._put(node, "theta", theta)
         attrs |= {"reset": derived("hard"), "compare": node.attrs["compare"]}
+        if self.cells:
+            attrs |= self._microcoded(node, origin, unit)
         rating = "refused" if refusals else "approximate" if reasons else "faithful"
         self.report.add(PlainNeurons.name, label(node), rating=rating, reasons=refusals or reasons, remarks=remarks)
         if refusals:
             self.refused[label(node)] = refusals[0]
         return self._plain(node, {"leak": leak, "start_v": start}, attrs, unit)
+
+    def _microcoded(self, node: Node, origin: Parameter, unit: Parameter) -> dict[str, Any]:
+        """What a soma of microcode has besides, counted from ``origin`` in ``unit``."""
+        stateless, at = not np.any(self._get(node, "beta")), node.attr("reset_at", "same")
+        kept = ("levels", "rounding", "norm", "sum_low", "sum_high", "theta_decay")
+        attrs: dict[str, Any] = {key: node.attrs[key] for key in kept if key in node.attrs}
+        if not stateless or at == "next_end":
+            attrs["reset"] = node.attrs["reset"]
+            attrs |= {"reset_at": derived("next_end")} if at == "next_end" else {}
+        for key in ("v_min", "theta_low", "theta_step", "step"):
+            if key in node.attrs and not (key == "v_min" and stateless):
+                counted = _minus(self._get(node, key), origin if key in ("v_min", "theta_low") else 0.0)
+                attrs |= {key: derived(0.0)} | self._put(node, key, _times(counted, unit))
+        if "theta_t" in node.attrs:
+            attrs |= self._table(node, "theta_t", (np.asarray(self._get(node, "theta_t")) - origin) * unit)
+        for key in ("gain_t", "bias_t"):
+            if key in node.attrs:
+                factor = 1.0 if key == "gain_t" else self._drive(node, unit)
+                attrs |= self._table(node, key, _late(node, np.asarray(self._get(node, key))) * factor)
+        return attrs
+
+    def _table(self, node: Node, key: str, table: np.ndarray) -> dict[str, Any]:
+        return {key: stored(self.tensors, f"{label(node).lstrip('%')}.{key}@plain", table)}
+
+    def _differs_late(self, node: Node) -> bool:
+        """Whether a reset before the next update is another than one at the spike."""
+        moving = node.attr("reset") == "soft" and {"theta_decay", "theta_t"} & set(node.attrs)
+        high = np.any(self._get(node, "v_min") > 0) or {"levels", "theta_low"} & set(node.attrs)
+        return bool(moving or ("v_min" in node.attrs and high))
+
+    def _drive(self, node: Node, unit: Parameter) -> Parameter:
+        """What a current is multiplied by on its way into the potential."""
+        if "alpha" in node.attrs:
+            raise LoweringError(f"'{label(node)}' has a bias by timestep and a current that lasts; not lowered")
+        return _times(_times(self._get(node, "gain", 1.0), self._get(node, "gain_v", 1.0)), unit)
 
     def _integrator(self, node: Node) -> list[Node]:
         self.report.add(PlainNeurons.name, label(node), rating="faithful", reasons=[], remarks=[])
@@ -130,12 +174,22 @@ class _Rewriter:
         refusals = []
         if node.attr("fire", "new") == "old":
             refusals.append("fires on the potential before its update; a soma compares after it; no rewriting is exact")
-        if reset == "none" and not stateless:
+        if reset == "none" and not stateless and not self.cells:
             refusals.append("keeps its potential when it fires (reset none); a soma resets to 0")
         late = node.attr("current", "new") == "old" and np.any(self._get(node, "start_u"))
         if late and not np.all(self._get(node, "alpha")):
             refusals.append("starts with a current that it has no decay (alpha) for")
+        if not self.cells:
+            moving = next((key for key in MOVED if key in node.attrs), None)
+            if moving is not None:
+                refusals.append(f"has {moving}, for which a soma that is not microcoded has no register")
         wanted = []
+        if when == "next_start" and not stateless and self._differs_late(node):
+            refusals.append(
+                "resets before its next update, by a threshold that moves or behind a lower bound; no soma does both"
+            )
+        if self.cells:
+            return [], refusals
         if reset == "soft" and not (stateless and when != "next_end"):
             wanted.append("soft-reset")
         if when == "next_end" and reset != "none":
@@ -149,6 +203,44 @@ class _Rewriter:
         ]
         return [f"{name}: {APPROXIMATIONS[name]}" for name in wanted], refusals
 
+    # ---- parallel spiking neurons ----
+
+    def _psn(self, node: Node) -> list[Node]:
+        """A sliding one is a gate behind its current and earlier ones, each with a weight: delays of synapses."""
+        taps, theta = self._taps(node), self._get(node, "theta")
+        chain: list[Node] = []
+        for late in np.flatnonzero(taps).tolist():
+            type_ = replace(node.type, kind=Kind.CURRENT)
+            delayed = Node(f"{node.id}.late{late}", "delay", node.inputs, {"steps": derived(late)}, type_)
+            factor = {"factor": derived(float(taps[late]))}
+            chain += [delayed, Node(f"{node.id}.tap{late}", "scale", (Use(delayed.id),), factor, type_)]
+        uses = tuple(Use(n.id) for n in chain if n.op == "scale")
+        if not uses:
+            raise LoweringError(f"'{label(node)}' has taps of 0 only; it hears nothing; remove it")
+        total = Node(f"{node.id}.sum", "add", uses, {}, replace(node.type, kind=Kind.CURRENT))
+        attrs: dict[str, Any] = {"beta": derived(0.0), "reset": derived("hard"), "theta": derived(float(np.max(theta)))}
+        attrs["compare"] = node.attrs.get("compare", derived("ge"))
+        if np.ndim(theta):
+            attrs["theta_t"] = stored(self.tensors, f"{label(node)}.theta_t@plain", np.asarray(theta)[:, None])
+        kept = {k: v for k, v in node.attrs.items() if k.startswith("record_")}
+        self.report.add(PlainNeurons.name, label(node), rating="faithful", reasons=[], remarks=[f"{len(uses)} taps"])
+        return [*chain, total, replace(node, op="neuron", inputs=(Use(total.id),), attrs=attrs | kept)]
+
+    def _taps(self, node: Node) -> np.ndarray:
+        """Weights of the current of this timestep, of the one before, ..."""
+        taps = self.graph.tensor(node, "taps")
+        if taps is not None:
+            return taps.astype(np.float64)
+        weight = self.graph.tensor(node, "weight")
+        assert weight is not None
+        first = weight[:, 0].astype(np.float64)
+        if any((np.diagonal(weight, -k) != first[k]).any() for k in range(len(first))):
+            raise LoweringError(
+                f"'{label(node)}' is a parallel spiking neuron whose filter differs by timestep; only a sliding one "
+                f"(equal diagonals of weight) becomes delays of synapses"
+            )
+        return first
+
     # ---- pools ----
 
     def _maxpool(self, node: Node) -> list[Node]:
@@ -161,6 +253,11 @@ class _Rewriter:
         name = node.name or f"{label(source)}.pool.{node.id}"
         gate = replace(node, op="neuron", name=name, inputs=(Use(window.id),))
         return [window, replace(gate, attrs={k: derived(v) for k, v in attrs.items()})]
+
+
+def _late(node: Node, table: np.ndarray) -> np.ndarray:
+    """A table by timestep as a current meets it that acts a timestep late."""
+    return np.concatenate([0.0 * table[:1], table[:-1]]) if node.attr("current", "new") == "old" else table
 
 
 def _full(value: Parameter, like: Parameter) -> np.ndarray:

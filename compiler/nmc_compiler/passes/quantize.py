@@ -9,14 +9,28 @@ Every choice and its error goes into the conversion report.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from nmc_compiler.errors import LoweringError, UsageError
 from nmc_compiler.graph import Attr, Graph, Kind, Node, label, rebuild
+from nmc_compiler.graph.analysis import CONVOLUTIONS
 from nmc_compiler.graph.ops_linear import MAX_SHIFT
+from nmc_compiler.passes.base import derived
+from nmc_compiler.passes.cells import (
+    CellForm,
+    bias_bound,
+    bias_of,
+    decay_of,
+    gain_of,
+    height_of,
+    kept_of,
+    needs_cell,
+    top_of,
+)
+from nmc_compiler.passes.cells_on_counts import cell_on_counts
 from nmc_compiler.passes.counts import (
     CountNeuron,
     check_neuron,
@@ -28,12 +42,15 @@ from nmc_compiler.passes.counts import (
     lif_on_counts,
     or_on_counts,
 )
-from nmc_compiler.passes.gates import count_step, event_norm, input_gain
+from nmc_compiler.passes.gates import count_step, event_norm
 from nmc_compiler.passes.integer_form import GRAIN, IntegerForm
+from nmc_compiler.passes.lasting_tables import LastingTable, lasting
 from nmc_compiler.passes.report import ConversionReport
-from nmc_compiler.passes.scales import ScaleClass, WeightRange, best_scale, scale_classes, static_bound
+from nmc_compiler.passes.scales import PROJECTIONS, ScaleClass, WeightRange, best_scale, scale_classes, static_bound
 
+FIRING = ("lif", "neuron", "ilif")
 HOST_FRACTION_BITS = 16  # the host reads its input as x * 2^16
+BEYOND = 1024  # thresholds: no event of a trained network means that much
 HOST_WEIGHT_BITS = 22
 HOST_SUM_BITS = 29  # of the weights of one output, so that 64 bits hold every sum
 CANDIDATES = 96
@@ -53,11 +70,13 @@ class Quantize:
     state_bits: int = 24
     accumulator_bits: int = 24
     headroom: float = 2.0
+    relay_bits: int = 12  # of a relayed current, with its sign: what it multiplies must still fit the accumulators
     channel_bins: int = 4
     input_encoding: str = "host-current"
     input_range: tuple[float, float] = (0.0, 1.0)
     attn_order: str = "auto"
     profile: str = "loihi2"  # the target's integer rules
+    cells: bool = True  # whether the target has microcoded neurons
 
     @property
     def vth_max(self) -> int:
@@ -80,10 +99,10 @@ class Quantize:
         return WeightRange(-half, half - 1, least, least + self.weight_exp_max)
 
     def apply(self, graph: Graph, report: ConversionReport) -> Graph:
-        return _Quantizer(graph, self, report).run()
+        return Quantizer(graph, self, report).run()
 
 
-class _Quantizer:
+class Quantizer:
     """Plans the integers class by class."""
 
     def __init__(self, graph: Graph, options: Quantize, report: ConversionReport) -> None:
@@ -91,30 +110,50 @@ class _Quantizer:
         self.by_id, self.users = graph.by_id(), graph.users()
         self.tensors: dict[str, np.ndarray] = {}
         self.plans: dict[str, Any] = {}  # node id -> what its integer form needs
+        self.beyond: set[str] = set()  # convolutions whose weights are beyond all bounds
+        self.tables: dict[str, LastingTable] = {}  # of attention products that have one
 
     def run(self) -> Graph:
+        self.check()
+        for cls in scale_classes(self.graph):
+            self.plan(cls)
+        form = self.form()
+        nodes = [new for node in self.graph for new in self.rewritten(form, node)]
+        return rebuild(self.graph, nodes, self.tensors, numbers="int")
+
+    def check(self) -> None:
+        """Options and numbers of the target that quantisation can work with."""
+        if self.options.input_encoding == "graded8" and any(n.op == "features" for n in self.graph):
+            raise LoweringError(
+                "features of sites are not encoded as graded8; compile with --input-encoding host-current"
+            )
         if self.options.input_encoding not in ("host-current", "graded8"):
             raise LoweringError(f"unknown input encoding '{self.options.input_encoding}'; known: host-current, graded8")
         if not self.options.input_range[0] < self.options.input_range[1]:
             raise UsageError(f"input range {self.options.input_range} is empty; give its least and largest value")
         if not 2 <= self.options.weight_bits <= 8:
             raise LoweringError(f"target has weights of {self.options.weight_bits} bits; nmc quantises to 2 to 8 bits")
-        for cls in scale_classes(self.graph):
-            if cls.is_counts:
-                self._plan_counts(cls)
-            elif cls.counts:
-                raise LoweringError(
-                    f"'{label(cls.counts[0])}' (a count) is added to weighted currents; no neuron here does that"
-                )
-            else:
-                self._plan_weighted(cls)
-        form = IntegerForm(self.graph, self.plans, self.tensors, self.options.attn_order, self._codes())
-        nodes = [self._under_profile(new) for node in self.graph for new in form.rewrite(node)]
-        return rebuild(self.graph, nodes, self.tensors, numbers="int")
+
+    def plan(self, cls: ScaleClass) -> None:
+        if cls.is_counts:
+            self._plan_counts(cls)
+        elif cls.counts:
+            raise LoweringError(
+                f"'{label(cls.counts[0])}' (a count) is added to weighted currents; no neuron here does that"
+            )
+        else:
+            self._plan_weighted(cls)
+
+    def form(self) -> IntegerForm:
+        """What rewrites nodes once every class is planned."""
+        return IntegerForm(self.graph, self.plans, self.tensors, self.options.attn_order, self._codes(), self.tables)
+
+    def rewritten(self, form: IntegerForm, node: Node) -> list[Node]:
+        return [self._under_profile(new) for new in form.rewrite(node)]
 
     def _under_profile(self, node: Node) -> Node:
         """The node as it is under loihi2; under other rules its attribute says so."""
-        if self.options.profile == "loihi2" or node.op not in ("cuba_lif", "levels", "int_readout"):
+        if self.options.profile == "loihi2" or node.op not in ("cuba_lif", "cell", "levels", "int_readout"):
             return node
         return node.with_attrs(profile=Attr(self.options.profile, "target"))
 
@@ -137,7 +176,13 @@ class _Quantizer:
         reader, step = cls.readers[0], steps.pop()
         if step is None or step <= 0:
             raise LoweringError(f"counts of '{label(cls.counts[0])}' are scaled by {step}; a factor above 0 is lowered")
-        plan = self._count_plan(reader, step)
+        tables = {n.id: lasting(self.graph, n) for n in cls.counts if n.op == "attn"}
+        frac = self._fraction(cls, tables)
+        plan = self._count_plan(reader, step / 2**frac)
+        lossy = [t.remark for t in tables.values() if t is not None and not t.exact]
+        if lossy:
+            plan = replace(plan, exact=False, remark="; ".join(r for r in (plan.remark, lossy[0]) if r))
+        self.tables |= {i: t for i, t in tables.items() if t is not None}
         self.plans[reader.id] = plan
         for leaf in cls.counts:
             self.plans[leaf.id] = plan
@@ -145,6 +190,16 @@ class _Quantizer:
             "quantize", label(reader), kind="counts", exact=plan.exact, step=step, shift=plan.shift, vth=plan.vth,
             thresholds=[t // GRAIN for t in plan.thresholds], remark=plan.remark,
         )  # fmt: skip
+
+    def _fraction(self, cls: ScaleClass, tables: dict[str, LastingTable | None]) -> int:
+        """Bits below a count, which all counts of a class have."""
+        fractions = {0 if tables.get(n.id) is None else tables[n.id].frac for n in cls.counts}  # type: ignore[union-attr]
+        if len(fractions) > 1:
+            raise LoweringError(
+                f"counts of '{label(cls.counts[0])}' are added up with different fractions of a count; "
+                f"give the attention products one decay, or each a neuron of its own"
+            )
+        return fractions.pop()
 
     def _count_plan(self, reader: Node, step: float) -> CountNeuron:
         if reader.attr("bias") is not None:
@@ -154,11 +209,26 @@ class _Quantizer:
         most = min(self.options.current_max, self.options.vth_max)
         if reader.attr("role") == "or":
             return or_on_counts(reader, bound, most)
+        if self._needs_cell(reader):
+            return cell_on_counts(self.graph, reader, step, bound, self.tensors, most)
         if reader.op == "lif":
             return lif_on_counts(reader, step, self.graph.timesteps, bound, most)
+        if reader.op == "neuron" and isinstance(reader.attr("theta"), (int, float)) and "leak" not in reader.attrs:
+            kept = gain_of(reader), self._kept(reader)
+            return lif_on_counts(reader, step, self.graph.timesteps, bound, most, kept)
         if reader.op == "multilevel":
             return levels_on_counts(reader, step, bound, most)
         raise LoweringError(f"{reader.op} '{label(reader)}' reads counts; only lif and multilevel are lowered")
+
+    def _needs_cell(self, reader: Node) -> bool:
+        """Whether a soma of microcode has to do it; LoweringError where the target has none."""
+        why = needs_cell(self.graph, reader)
+        if why is not None and not self.options.cells:
+            raise LoweringError(
+                f"neuron '{label(reader)}' {why}, which takes a microcoded neuron, and the target has none; choose a "
+                f"target that has, or train it otherwise"
+            )
+        return why is not None
 
     # ---- weighted currents ----
 
@@ -177,7 +247,7 @@ class _Quantizer:
         source = self.by_id[conv.operands[0]]
         if source.op == "input":
             return self._input_scale() if self.options.input_encoding == "graded8" else 1.0
-        return event_norm(source, self.by_id)
+        return self.plans[source.id]["scale"] if source.op == "relay" else event_norm(source, self.by_id)
 
     def _input_scale(self) -> float:
         lo, hi = self.options.input_range
@@ -185,23 +255,30 @@ class _Quantizer:
 
     def _span(self, node: Node) -> tuple[float, float]:
         """Least and largest code of an event, or value of the input."""
-        if node.op == "input":
+        if node.op in ("input", "features"):
             norm = self._input_scale() if self.options.input_encoding == "graded8" else 1.0
             lo, hi = self.options.input_range
             return min(lo, 0.0) * norm, max(hi, 0.0) * norm
         if node.type.kind is Kind.SPIKE:
             return 0.0, 1.0
-        return 0.0, float(node.attr("levels")) if node.op == "multilevel" else float((1 << node.type.bits) - 1)
+        if node.op == "relay":
+            return -self.plans[node.id]["span"], self.plans[node.id]["span"]
+        if node.type.signed:
+            return -float(1 << node.type.bits - 1), float((1 << node.type.bits - 1) - 1)
+        return 0.0, float(node.attr("levels", (1 << node.type.bits) - 1))
 
     def _plan_weighted(self, cls: ScaleClass) -> None:
         graded = cls.hosts if self.options.input_encoding == "graded8" else []
         convs = cls.convs + graded
         for reader in cls.readers:
             check_neuron(reader)
-        weights = {self._weight_key(n): self._real_weight(n) for n in convs}
-        scale = self._choose_scale(list(weights.values()), self._threshold_unit(cls), self._class_limit(cls))
+        weights, unit = {self._weight_key(n): self._real_weight(n) for n in convs}, self._threshold_unit(cls)
+        self._find_beyond(convs, unit)
+        sane = [weights[k] for k in dict.fromkeys(self._weight_key(n) for n in convs if n.id not in self.beyond)]
+        scale = self._choose_scale(sane, unit, self._class_limit(cls))
         shifts = {r.id: self._reader_shift(r, scale) for r in cls.readers}
-        bins = self._channel_bins(cls, list(weights.values()), scale, shifts)
+        bins = self._channel_bins(cls, sane, scale, shifts)
+        self._limit_beyond(convs, weights, scale, bins, unit)
         for conv in convs:
             self.plans[conv.id] = self._plan_conv(conv, weights[self._weight_key(conv)], scale, bins, cls)
         for host in cls.hosts:
@@ -209,6 +286,32 @@ class _Quantizer:
                 self.plans[host.id] = self._plan_host(host, scale * 2.0**bins, cls)
         for reader in cls.readers:
             self.plans[reader.id] = self._plan_reader(reader, scale / 2 ** shifts[reader.id], shifts[reader.id], bins)
+
+    def _find_beyond(self, convs: list[Node], unit: float) -> None:
+        """Convolutions of which one event moves a potential by ``BEYOND`` thresholds, beside others that do not.
+
+        So does a branch that was silent in training: its batch norms hold a variance of 0, and divide by it.
+        """
+        largest = {n.id: float(np.abs(self._real_weight(n)).max(initial=0.0)) for n in convs}
+        beyond = {i for i, w in largest.items() if w > BEYOND * unit}
+        self.beyond |= beyond if len(beyond) < len(largest) else set()
+
+    def _limit_beyond(
+        self, convs: list[Node], weights: dict[str, np.ndarray], scale: float, bins: np.ndarray, unit: float
+    ) -> None:
+        """Their weights at most the largest that the target holds, which still is many thresholds."""
+        allowed = self.options.weights
+        most = allowed.hi * 2.0 ** (allowed.most_shift - int(bins.max(initial=0))) / scale
+        for conv in (n for n in convs if n.id in self.beyond):
+            key, largest = self._weight_key(conv), float(np.abs(weights[self._weight_key(conv)]).max())
+            weights[key] = np.clip(weights[key], -most, most)
+            reason = f"weights of up to {largest / unit:.3g} thresholds become at most {most / unit:.3g}"
+            self.report.add("limit-weights", label(conv), rating="approximate", reasons=[reason])
+
+    def _bounding_weight(self, conv: Node) -> np.ndarray:
+        """What a convolution can add, for bounds: those beyond all bounds are left out, and may overflow."""
+        weight = self._real_weight(conv)
+        return np.zeros_like(weight) if conv.id in self.beyond else weight
 
     def _reader_shift(self, reader: Node, scale: float) -> int:
         if not self._can_shift(reader):
@@ -224,7 +327,9 @@ class _Quantizer:
         threshold or accumulator leave its field.
         """
         channels = cls.readers[0].type.shape[0]
-        if any(r.op == "readout" for r in cls.readers) or self.options.channel_bins < 2 or not weights:
+        if any(r.op in ("readout", "relay") for r in cls.readers) or self.options.channel_bins < 2 or not weights:
+            return np.zeros(channels, np.int64)
+        if any(conv.op == "sparse" for conv in (*cls.convs, *cls.hosts)):
             return np.zeros(channels, np.int64)
         room = np.full(channels, float(self.options.channel_bins - 1))
         allowed = self.options.weights
@@ -241,8 +346,8 @@ class _Quantizer:
     def _threshold_unit(self, cls: ScaleClass) -> float:
         """theta/kappa of the first LIF: scales that make vth whole are preferred."""
         for reader in cls.readers:
-            if reader.op == "lif":
-                return (float(reader.attr("theta")) - float(reader.attr("v_reset", 0.0))) / input_gain(reader)
+            if reader.op in FIRING:
+                return float(height_of(self.graph, reader).flat[0]) / gain_of(reader)
         return 1.0
 
     def _class_limit(self, cls: ScaleClass) -> float:
@@ -252,8 +357,11 @@ class _Quantizer:
         return min(limits + [float(self._reader_limit(r).min()) * 2.0 ** shifts[r.id] for r in cls.readers])
 
     def _can_shift(self, reader: Node) -> bool:
-        """A reader alone at its input may take it shifted right (a negative weight exponent, after summation)."""
-        return len(self.users[reader.operands[0]]) == 1
+        """A reader alone at its input may take it shifted right (a negative weight exponent, after summation).
+
+        A relay always may: its codes are to be small.
+        """
+        return reader.op == "relay" or len(self.users[reader.operands[0]]) == 1
 
     def _reader_limit(self, reader: Node) -> np.ndarray:
         """Largest scale per channel [C] at which bias and threshold fit their fields and the current its register.
@@ -263,23 +371,22 @@ class _Quantizer:
         reported.
         """
         limit = np.full(reader.type.shape[0], np.inf)
-        bias = self.graph.tensor(reader, "bias")
+        bias = bias_of(self.graph, reader)
         if bias is not None:
             top = ((1 << (self.options.bias_mant_bits - 1)) - 1) << self.options.bias_exp_max
             limit = np.minimum(limit, top / (GRAIN * np.maximum(np.abs(bias), 1e-12)))
-        if reader.op == "lif":
-            theta = float(reader.attr("theta")) - float(reader.attr("v_reset", 0.0))
-            limit = np.minimum(limit, self.options.vth_max * input_gain(reader) / theta)
+        if reader.op in FIRING:
+            limit = np.minimum(limit, self.options.vth_max * gain_of(reader) / top_of(self.graph, reader))
         steps = self.graph.timesteps if reader.op == "readout" else 1
-        single = self.by_id[reader.operands[0]].op == "conv2d"
+        single = self.by_id[reader.operands[0]].op in CONVOLUTIONS
         headroom = 1.0 if single or self._can_shift(reader) else self.options.headroom
-        return np.minimum(limit, headroom * self.options.current_max / np.maximum(self._bound(reader) * steps, 1e-12))
+        most = (1 << self.options.relay_bits - 1) - 1 if reader.op == "relay" else self.options.current_max
+        return np.minimum(limit, headroom * most / np.maximum(self._bound(reader) * steps, 1e-12))
 
     def _bound(self, reader: Node) -> np.ndarray:
         """Largest |current + bias| of each channel, statically, [C], in units of the trained model."""
-        bound = static_bound(self.graph, self.by_id[reader.operands[0]], self._real_weight, self._span)
-        bias = self.graph.tensor(reader, "bias")
-        return bound + (0.0 if bias is None else np.abs(bias))
+        bound = static_bound(self.graph, self.by_id[reader.operands[0]], self._bounding_weight, self._span)
+        return bound + bias_bound(self.graph, reader)
 
     def _choose_scale(self, weights: list[np.ndarray], unit: float, limit: float) -> float:
         allowed = self.options.weights
@@ -300,7 +407,7 @@ class _Quantizer:
     def _plan_conv(
         self, conv: Node, weight: np.ndarray, scale: float, bins: np.ndarray, cls: ScaleClass
     ) -> dict[str, Any]:
-        gain = (2.0**bins)[:, None, None, None]
+        gain = (2.0**bins)[:, None, None, None] if conv.op != "sparse" else 1.0
         mantissa, shift = self.options.weights.quantise(weight * gain, scale)
         key = f"{self._weight_key(conv)}@{cls.index}"
         self.tensors.setdefault(key, mantissa)
@@ -336,14 +443,23 @@ class _Quantizer:
         """``base`` is the scale of bin 0 after the right shift."""
         scale = base * 2.0**bins
         plan: dict[str, Any] = {"scale": base, "rshift": rshift}
-        bias = self.graph.tensor(reader, "bias")
+        bias = bias_of(self.graph, reader)
         facts: dict[str, Any] = {}
-        if bias is not None and bias.any():
+        if self._needs_cell(reader):
+            facts = self._plan_cell(reader, scale, plan, bias)
+            bias = None
+        if self.by_id[reader.operands[0]].op == "mean_sites":
+            plan["offset"] = np.zeros(len(scale)) if bias is None else bias.astype(np.float64)  # the host adds it
+        elif bias is not None and bias.any():
             plan["bias"], facts = self._quantise_bias(reader, bias.astype(np.float64) * scale * GRAIN)
         bound = float(self._planned_bound(reader, plan).max())
         piled = bound * self._pile(reader)
-        if reader.op == "lif":
+        if "cell" in plan:
+            pass
+        elif reader.op in ("lif", "neuron"):
             facts |= self._plan_lif(reader, scale, plan)
+        elif reader.op == "relay":
+            plan["span"] = facts["span"] = math.ceil(bound)
         elif reader.op == "multilevel":
             plan["thresholds"] = self._level_table(reader, scale)
             facts["thresholds"] = np.unique(plan["thresholds"], axis=0).tolist()
@@ -367,24 +483,54 @@ class _Quantizer:
 
     def _pile(self, reader: Node) -> float:
         """How many times its largest current a membrane potential can come to within T timesteps."""
-        if reader.op == "multilevel":
+        if reader.op in ("multilevel", "relay"):
             return 1.0
-        keep = 1.0 - 1.0 / float(reader.attr("tau")) if reader.op == "lif" else 1.0
-        return sum(keep**t for t in range(self.graph.timesteps))
+        keep = float(kept_of(self.graph, reader).max()) if reader.op in FIRING else 1.0
+        steps = self.graph.timesteps
+        return float(steps) if keep == 1.0 else (1.0 - keep**steps) / (1.0 - keep)
 
-    def _plan_lif(self, reader: Node, scale: np.ndarray, plan: dict[str, Any]) -> dict[str, Any]:
-        theta = float(reader.attr("theta")) - float(reader.attr("v_reset", 0.0))
-        wanted = scale * theta / input_gain(reader)
-        settled = self._is_exact(reader, plan, scale)
-        vth = np.array([first_above(w, reader.attr("compare")) - 1 for w in wanted]) if settled else np.rint(wanted)
-        vth = vth.astype(np.int32)
+    def _plan_cell(
+        self, reader: Node, scale: np.ndarray, plan: dict[str, Any], bias: np.ndarray | None
+    ) -> dict[str, Any]:
+        """A soma of microcode: every number but the decays in membrane units."""
+        self._check_height(reader, scale)
+        form = CellForm(self.graph, reader, GRAIN * scale / gain_of(reader), self.tensors)
+        drive, facts = form.drive(bias, GRAIN * scale), dict[str, Any]()
+        if not drive and bias is not None and bias.any():
+            plan["bias"], facts = self._quantise_bias(reader, bias.astype(np.float64) * scale * GRAIN)
+        dv, exact = self._kept(reader)
+        plan["cell"] = {"dv": derived(dv), **form.attrs, **drive, **form.starts()}
+        return {"dv": dv, "dv_exact": exact, "reasons": form.reasons, **form.facts, **facts}
+
+    def _kept(self, reader: Node) -> tuple[int, bool]:
+        """dv, and whether it is exact."""
+        if reader.op == "lif":
+            return decay_constant(reader)
+        kept = np.unique(kept_of(self.graph, reader)) if reader.op in FIRING else np.zeros(1)
+        if len(kept) > 1 or "alpha" in reader.attrs:
+            raise LoweringError(
+                f"{reader.op} '{label(reader)}' has a current that lasts, or decays that differ by channel, and shares "
+                f"the current it reads, or reads a pool of currents; one decay is lowered there"
+            )
+        return decay_of(float(kept[0]))
+
+    def _check_height(self, reader: Node, scale: np.ndarray) -> np.ndarray:
+        """The threshold in synaptic units, [C]."""
+        wanted = scale * height_of(self.graph, reader) / gain_of(reader)
         if wanted.min() < 0.5:
             bound = float((self._bound(reader) * scale / wanted).max())
             raise LoweringError(
                 f"threshold of '{label(reader)}' would be {wanted.min():.2g} units of its current, whose largest value "
                 f"is {bound:.3g} thresholds and fills the register; retrain with smaller weights before this neuron"
             )
-        dv, exact = decay_constant(reader)
+        return wanted
+
+    def _plan_lif(self, reader: Node, scale: np.ndarray, plan: dict[str, Any]) -> dict[str, Any]:
+        wanted = self._check_height(reader, scale)
+        settled = self._is_exact(reader, plan, scale)
+        vth = np.array([first_above(w, reader.attr("compare")) - 1 for w in wanted]) if settled else np.rint(wanted)
+        vth = vth.astype(np.int32)
+        dv, exact = self._kept(reader)
         plan |= {"vth": vth, "dv": dv}
         return {
             "vth": np.unique(vth).tolist(), "vth_error_relative": float(np.abs(vth / wanted - 1).max()), "dv": dv,
@@ -397,7 +543,7 @@ class _Quantizer:
 
         Then its compare is met to the letter, ties included. Trained weights hardly ever are so; small whole ones are.
         """
-        halvings, bias = halvings_of(reader), self.graph.tensor(reader, "bias")
+        halvings, bias = halvings_of(*self._kept(reader)), bias_of(self.graph, reader)
         chosen = [self.plans[n.id] for n in self._projections(reader.operands[0])]
         if halvings is None or plan["rshift"] or not all(c.get("exact") for c in chosen):
             return False
@@ -412,7 +558,9 @@ class _Quantizer:
     def _projections(self, node_id: str) -> list[Node]:
         """Convolutions below a current."""
         node = self.by_id[node_id]
-        return [node] if node.op == "conv2d" else [p for i in node.operands for p in self._projections(i)]
+        if node.type.kind is Kind.SITES:
+            return []
+        return [node] if node.op in PROJECTIONS else [p for i in node.operands for p in self._projections(i)]
 
     def _level_table(self, reader: Node, scale: np.ndarray) -> np.ndarray:
         """[C, D], or [1, D] where rows agree. Level n starts at n - 1/2; half to even excludes the tie for odd n."""

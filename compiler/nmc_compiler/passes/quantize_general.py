@@ -18,7 +18,9 @@ from nmc_compiler.graph import Attr, Graph, Kind, Node, Ref, Use, label, rebuild
 from nmc_compiler.graph.ops_dynamics import TOP_VTH
 from nmc_compiler.passes.agreement import Inputs, peaks_of
 from nmc_compiler.passes.base import derived, stored
+from nmc_compiler.passes.cells import CellForm, bias_bound, bias_of, gain_of, height_of, needs_cell, top_of
 from nmc_compiler.passes.counts import first_above
+from nmc_compiler.passes.gates import event_norm
 from nmc_compiler.passes.integer_form import GRAIN
 from nmc_compiler.passes.projections import projections_of
 from nmc_compiler.passes.quantize import CANDIDATES, Quantize
@@ -40,7 +42,7 @@ class QuantizeGeneral:
     calibration: Inputs | None = None
 
     def apply(self, graph: Graph, report: ConversionReport) -> Graph:
-        return _Quantizer(graph, self, report).run()
+        return GeneralQuantizer(graph, self, report).run()
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class _Part:
     shifts: bool
 
 
-class _Quantizer:
+class GeneralQuantizer:
     def __init__(self, graph: Graph, options: QuantizeGeneral, report: ConversionReport) -> None:
         self.graph, self.options, self.chip, self.report = graph, options, options.chip, report
         self.by_id = graph.by_id()
@@ -97,7 +99,7 @@ class _Quantizer:
     def _norm(self, source: Node) -> float:
         """Codes per value of the source."""
         if source.op != "input" or source.type.kind is not Kind.REAL:
-            return 1.0
+            return event_norm(source, self.by_id)
         low, high = self.chip.input_range
         return 255.0 / high if low >= 0 else 127.0 / max(-low, high)
 
@@ -105,6 +107,10 @@ class _Quantizer:
         """Least and greatest code of the source."""
         if source.op == "input" and source.type.kind is Kind.REAL:
             return (-127.0 if self.chip.input_range[0] < 0 else 0.0), 255.0
+        if "levels" in source.attrs:
+            return 0.0, float(source.attr("levels"))
+        if "theta_low" in source.attrs:
+            return -1.0, 1.0
         bits = max(source.type.bits, 1)
         return (-float(1 << bits - 1), float(1 << bits - 1)) if source.type.signed else (0.0, float((1 << bits) - 1))
 
@@ -117,9 +123,16 @@ class _Quantizer:
         projections, errors = self._projections(node, parts, scale, ranges)
         attrs = {"dv": derived(dv)} | ({"du": derived(du)} if du != DECAY - 1 else {})
         reasons = self._decay_reasons(node, du, dv)
-        attrs |= self._biases(node, scale, facts, reasons)
+        cell = self._microcoded(node)
+        form = CellForm(self.graph, node, np.full(node.type.shape[0], GRAIN * scale), self.tensors) if cell else None
+        drive = {} if form is None else form.drive(bias_of(self.graph, node), form.unit)
+        attrs |= drive or self._biases(node, scale, facts, reasons)
         attrs |= self._starts(node, scale, reasons)
-        if node.op == "neuron":
+        if form is not None:
+            attrs |= form.attrs | self._unit_of(node, scale)
+            facts, reasons = facts | form.facts, [*reasons, *form.reasons]
+            attrs |= {k: v for k, v in node.attrs.items() if k.startswith("record_")}
+        elif node.op == "neuron":
             attrs |= self._threshold(node, scale, (du, dv), facts, reasons, attrs)
             attrs |= {k: v for k, v in node.attrs.items() if k.startswith("record_")}
         else:
@@ -135,8 +148,24 @@ class _Quantizer:
             "quantize", label(node), kind=node.op, scale=scale, du=du, dv=dv, reasons=reasons,
             rating="approximate" if reasons else "faithful", weight_worst_error=errors, **facts,
         )  # fmt: skip
-        op = "cuba_lif" if node.op == "neuron" else "int_integrator"
+        op = "cell" if cell else "cuba_lif" if node.op == "neuron" else "int_integrator"
         return [*projections, replace(node, op=op, attrs=attrs, inputs=(Use(projections[-1].id),))]
+
+    def _microcoded(self, node: Node) -> bool:
+        """Whether a soma of microcode has to do it; LoweringError where the target has none."""
+        if gain_of(node) != 1.0:
+            raise LoweringError(f"'{label(node)}' has a gain of {gain_of(node):g} that nothing took in; not lowered")
+        why = needs_cell(self.graph, node) if node.op == "neuron" else None
+        if why is not None and not self.chip.cells:
+            raise LoweringError(f"'{label(node)}' {why}, which takes a microcoded neuron; the target has none")
+        return why is not None
+
+    def _unit_of(self, node: Node, scale: float) -> dict[str, Attr]:
+        """What makes potentials multiples of the threshold, where all channels have the same."""
+        height = np.unique(height_of(self.graph, node))
+        return (
+            {"scale": derived(1.0 / (GRAIN * scale * float(height[0])))} if len(height) == 1 and height[0] > 0 else {}
+        )
 
     def _parts(self, node: Node) -> list[_Part]:
         """Projections that the neuron sums, with weights per code."""
@@ -182,10 +211,10 @@ class _Quantizer:
     def _scale(self, node: Node, parts: list[_Part]) -> tuple[float, dict[str, WeightRange], dict[str, Any]]:
         """Synaptic units per unit of the current, and what limits it."""
         u_bound, v_bound, charge = self._bounds(node, parts)
-        theta = float(np.abs(self._value(node, "theta")).max()) if node.op == "neuron" else 0.0
+        theta = float(np.abs(top_of(self.graph, node)).max()) if node.op == "neuron" else 0.0
         hard = [self.chip.accumulator_max / max(charge, 1e-300)]
         hard += [self.chip.vth_max / theta] if theta else []
-        leak = float(np.abs(self._value(node, "leak")).max())
+        leak = float(np.max(bias_bound(self.graph, node))) if node.op == "neuron" else self._leak(node)
         hard += [self._bias_max / (GRAIN * leak)] if leak else []
         safe = self.chip.current_max / max(u_bound, v_bound, 1e-300)
         some = [p for p in parts if p.weight.any()]
@@ -243,15 +272,18 @@ class _Quantizer:
                 sums += self._reach(part, sign)
         charge = float(np.maximum(up, down).max())
         alpha, beta = float(self._value(node, "alpha").max()), float(self._value(node, "beta").max())
-        leak = float(np.abs(self._value(node, "leak")).max())
+        leak = float(np.max(bias_bound(self.graph, node))) if node.op == "neuron" else self._leak(node)
         u = charge * _piled(alpha, self.graph.timesteps)
-        theta = float(np.abs(self._value(node, "theta")).max()) if node.op == "neuron" else 0.0
+        theta = float(np.abs(top_of(self.graph, node)).max()) if node.op == "neuron" else 0.0
         v = (u + leak) * _piled(beta, self.graph.timesteps) if node.op == "integrator" else u + leak + beta * theta
         if label(node) in self.peaks:
             peak_u, peak_v = (MEASURED * peak for peak in self.peaks[label(node)])
             above = peak_u + leak + beta * theta  # where it fires, before the reset
             u, v = min(u, peak_u), min(v, max(peak_v, above if theta else 0.0))
         return u, v, charge
+
+    def _leak(self, node: Node) -> float:
+        return float(np.abs(self._value(node, "leak")).max())
 
     def _reach(self, part: _Part, sign: float) -> np.ndarray:
         """Largest sum towards a sign of every element [C, H, W], each source at its most harmful code."""

@@ -12,7 +12,7 @@ from nmc_compiler.graph.analysis import is_neuron
 from nmc_compiler.graph.types import Attr
 
 DECAY = 4096
-WEIGHTED = ("conv2d", "host_conv2d", "sparse")
+WEIGHTED = ("conv2d", "host_conv2d", "sparse", "sparse_conv3d", "host_sparse_conv3d")
 HELPERS = ("pool", "and")  # populations that stand for a node of the model that is no neuron
 
 
@@ -80,7 +80,7 @@ def _reads(node: Node, by_id: dict[str, Node]) -> list[str]:
 
 def _decays(float_graph: Graph, int_graph: Graph, model: Node, node: Node) -> dict[str, list[float]]:
     """What is kept of current (alpha) and potential (beta) in a step: as trained, and in steps of 1/4096."""
-    if node.op not in ("cuba_lif", "int_integrator") or node.attr("role") == "or":  # a gate remembers nothing
+    if node.op not in ("cuba_lif", "cell", "int_integrator") or node.attr("role") == "or":  # a gate remembers nothing
         return {}
     kept = {"alpha": 1 - (node.attr("du", DECAY - 1) + 1) / DECAY, "beta": 1 - node.attr("dv") / DECAY}
     wanted = {"alpha": model.attrs.get("alpha"), "beta": model.attrs.get("beta")}

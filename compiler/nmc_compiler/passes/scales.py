@@ -16,9 +16,12 @@ import numpy as np
 
 from nmc_compiler.errors import LoweringError
 from nmc_compiler.graph import Graph, Kind, Node, label
-from nmc_compiler.graph.analysis import is_neuron
+from nmc_compiler.graph.analysis import CONVOLUTIONS, is_neuron
 
-JOINING = ("add", "maxpool2d", "sum_positions")
+JOINING = ("add", "maxpool2d", "sum_positions", "mean_sites")
+
+
+PROJECTIONS = (*CONVOLUTIONS, "sparse")
 
 
 @dataclass
@@ -37,12 +40,12 @@ class ScaleClass:
 
 
 def scale_classes(graph: Graph) -> list[ScaleClass]:
-    """Classes in order of their first node."""
+    """Classes in order of their first node, but those that relays send on before those they are sent to."""
     root = _union(graph)
     classes: dict[str, ScaleClass] = {}
     by_id = graph.by_id()
     for node in graph:
-        if is_neuron(node):
+        if is_neuron(node) and node.operands:
             source = by_id[node.operands[0]]
             if source.type.kind is not Kind.CURRENT:
                 raise LoweringError(
@@ -51,15 +54,36 @@ def scale_classes(graph: Graph) -> list[ScaleClass]:
             classes[root(source.id)].readers.append(node)
         elif node.type.kind is Kind.CURRENT:
             cls = classes.setdefault(root(node.id), ScaleClass(len(classes)))
-            if node.op == "conv2d":
+            if node.op in PROJECTIONS:
                 (cls.convs if by_id[node.operands[0]].type.is_event else cls.hosts).append(node)
             elif node.op in ("attn", "map"):
                 cls.counts.append(node)
-    return list(classes.values())
+    return _senders_first(list(classes.values()))
+
+
+def _senders_first(classes: list[ScaleClass]) -> list[ScaleClass]:
+    """The scale of a relay's codes is known once its own class is planned; then come the convolutions of its codes."""
+    sent = {r.id: c for c in classes for r in c.readers if r.op == "relay"}
+    done: dict[int, ScaleClass] = {}
+
+    def visit(cls: ScaleClass, path: tuple[int, ...]) -> None:
+        for conv in (c for c in cls.convs if c.operands[0] in sent and cls.index not in done):
+            before = sent[conv.operands[0]]
+            if before.index in (*path, cls.index):
+                raise LoweringError(
+                    f"'{label(conv)}' adds what it makes of a relayed current to that same current: the scale of the "
+                    f"codes would rest on itself; compile with --factors fold"
+                )
+            visit(before, (*path, cls.index))
+        done.setdefault(cls.index, cls)
+
+    for cls in classes:
+        visit(cls, ())
+    return list(done.values())
 
 
 def _union(graph: Graph) -> Callable[[str], str]:
-    parent = {n.id: n.id for n in graph}
+    parent, by_id = {n.id: n.id for n in graph}, graph.by_id()
 
     def root(i: str) -> str:
         while parent[i] != i:
@@ -70,7 +94,8 @@ def _union(graph: Graph) -> Callable[[str], str]:
     for node in graph:
         if node.op in JOINING and node.type.kind is Kind.CURRENT:
             for operand in node.operands:
-                parent[root(operand)] = root(node.id)
+                if by_id[operand].type.kind is not Kind.SITES:
+                    parent[root(operand)] = root(node.id)
     return root
 
 
@@ -122,16 +147,30 @@ def static_bound(
     by_id = graph.by_id()
 
     def sides(n: Node) -> tuple[np.ndarray, np.ndarray]:
-        if n.op == "conv2d":
+        if n.op in CONVOLUTIONS:
             w, (least, top) = real(n).reshape(n.type.shape[0], -1), span(by_id[n.operands[0]])
             up, down = np.maximum(w, 0).sum(axis=1), np.minimum(w, 0).sum(axis=1)
             return up * top + down * least, down * top + up * least
+        if n.op == "sparse":
+            return _sides_of_table(graph, n, real(n), span(by_id[n.operands[0]]))
         if n.op not in JOINING:
             return np.zeros(n.type.shape[0]), np.zeros(n.type.shape[0])
-        parts = [sides(by_id[i]) for i in n.operands]
+        parts = [sides(by_id[i]) for i in n.operands if by_id[i].type.kind is not Kind.SITES]
         _, h, w_ = by_id[n.operands[0]].type.shape
-        times = h * w_ if n.op == "sum_positions" else 1
+        times = h * w_ if n.op in ("sum_positions", "mean_sites") else 1  # of a mean the core keeps the sum
         return np.sum([p[0] for p in parts], axis=0) * times, np.sum([p[1] for p in parts], axis=0) * times
 
     hi, lo = sides(node)
     return np.maximum(hi, -lo)
+
+
+def _sides_of_table(
+    graph: Graph, node: Node, weight: np.ndarray, ends: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Largest sums of synapses towards both signs, over the positions of each channel, [C]."""
+    (least, top), (c, h, w), target = ends, node.type.shape, graph.tensor(node, "target")
+    up, down = (
+        np.bincount(target, part(weight, 0), c * h * w).reshape(c, -1)  # type: ignore[arg-type]
+        for part in (np.maximum, np.minimum)
+    )
+    return (up * top + down * least).max(axis=1), (down * top + up * least).min(axis=1)

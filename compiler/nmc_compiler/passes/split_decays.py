@@ -12,6 +12,7 @@ import numpy as np
 
 from nmc_compiler.errors import LoweringError
 from nmc_compiler.graph import Attr, Graph, Node, Use, label, rebuild
+from nmc_compiler.graph.ops_cell import TABLES_OF_NEURONS
 from nmc_compiler.graph.types import Shape
 from nmc_compiler.passes.base import derived, stored
 from nmc_compiler.passes.linear_maps import Kernel, LinearMap, Table, as_table
@@ -19,7 +20,10 @@ from nmc_compiler.passes.projections import map_of, node_of, projections_of, sum
 from nmc_compiler.passes.report import ConversionReport
 
 DECAY = 4096  # decays are compared as they will be rounded
-PARAMETERS = ("alpha", "beta", "leak", "theta", "start_u", "start_v")
+PARAMETERS = (
+    *("alpha", "beta", "leak", "theta", "start_u", "start_v"),
+    *("v_min", "theta_decay", "theta_step", "step", "theta_low"),
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class SplitDecays:
     most: int = 8
 
     def apply(self, graph: Graph, report: ConversionReport) -> Graph:
-        return _Splitter(graph, self, report).run()
+        return Splitter(graph, self, report).run()
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class _Part:
     channels: np.ndarray
 
 
-class _Splitter:
+class Splitter:
     def __init__(self, graph: Graph, options: SplitDecays, report: ConversionReport) -> None:
         self.graph, self.options, self.report, self.by_id = graph, options, report, graph.by_id()
         self.tensors = dict(graph.tensors)
@@ -51,9 +55,9 @@ class _Splitter:
     def run(self) -> Graph:
         for node in self.graph:
             if node.op in ("neuron", "integrator"):
-                groups = self._groups(node)
+                groups = self.groups(node)
                 if len(groups) > 1:
-                    self.parts[node.id] = [self._part(node, i, channels) for i, channels in enumerate(groups)]
+                    self.parts[node.id] = [self.part(node, i, channels) for i, channels in enumerate(groups)]
         if not self.parts:
             return self.graph
         nodes = [new for node in self.graph for new in self._rewritten(node)]
@@ -61,7 +65,7 @@ class _Splitter:
 
     # ---- which channels go together ----
 
-    def _groups(self, node: Node) -> list[np.ndarray]:
+    def groups(self, node: Node) -> list[np.ndarray]:
         """Channels by their rounded decays, in order of the first of each."""
         pairs = np.stack([np.rint(DECAY * self._channels(node, key)).astype(int) for key in ("alpha", "beta")], axis=1)
         _, first, member = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
@@ -82,7 +86,8 @@ class _Splitter:
         found = value if isinstance(value, (int, float)) else self.graph.tensors[value.key]
         return np.broadcast_to(np.asarray(found, np.float64), (node.type.shape[0],))
 
-    def _part(self, node: Node, number: int, channels: np.ndarray) -> _Part:
+    def part(self, node: Node, number: int, channels: np.ndarray) -> _Part:
+        """Some channels of a neuron, with parameters of their own and one decay; what it hears is not said."""
         _, h, w = node.type.shape
         reasons: list[str] = []
         attrs: dict[str, Attr] = {k: v for k, v in node.attrs.items() if not k.startswith("record_")}
@@ -93,6 +98,10 @@ class _Splitter:
                 continue
             same = key in ("leak", "theta") and (value == value[0]).all()
             attrs[key] = derived(float(value[0])) if same else stored(self.tensors, node.attr(key).key, value)
+        for key in (k for k in TABLES_OF_NEURONS if k in node.attrs):
+            table = self.graph.tensors[node.attr(key).key]
+            if table.shape[1] > 1:
+                attrs[key] = stored(self.tensors, node.attr(key).key, table[:, channels])
         key = f"{label(node).lstrip('%')}.{number}"
         attrs["part_of"] = derived(label(node))
         attrs["elements"] = stored(self.tensors, f"{key}.elements", _elements(channels, h * w))
