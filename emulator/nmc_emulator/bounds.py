@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nmc_compiler.errors import VerifyError
-from nmc_compiler.program.model import Conv, Map, Program
+from nmc_compiler.program.model import CELL_ONE, Conv, Dynamic, Map, Population, Program
 
 from .host import payload_range
 from .synapses import largest_gain
@@ -35,15 +35,21 @@ def _conv_gain(conv: Conv) -> int:
 
 
 def _map_gain(program: Program, m: Map) -> int:
-    _, h, w = program.populations[m.src].shape
-    return {"same": 1, "broadcast": 1, "reduce": h * w, "window": m.kernel[0] * m.kernel[1]}[m.mode]
+    (c, h, w), out = program.populations[m.src].shape, program.dendrites[m.dst].shape[0]
+    several = {"reduce": h * w, "window": m.kernel[0] * m.kernel[1], "reduce_channels": c // out}
+    return several.get(m.mode, 1)
 
 
 def _dynamic_bound(program: Program, index: int, code: list[int]) -> int:
     d = program.dynamics[index]
     channels, h, w = program.populations[d.q].shape
     count = h * w * (channels // d.heads) * code[d.q] * code[d.k] * code[d.v]
-    return min(d.saturate, count)
+    return min(d.saturate, count * piled(program, d))
+
+
+def piled(program: Program, d: Dynamic) -> int:
+    """How many times the writes of one timestep a table can come to."""
+    return 1 if d.lasting is None else program.timesteps << d.lasting.frac
 
 
 def _largest(ends: tuple[int, int]) -> int:
@@ -66,7 +72,7 @@ class _Solver:
         if population.model == "input":
             found = [h for h in self.program.host_codes if h.population == index]
             return _largest((found[0].lo, found[0].hi) if found else payload_range(population))
-        if population.model == "levels":
+        if population.model in ("levels", "cell"):
             return 0 if population.thresholds is None else population.thresholds.shape[1]
         if population.model == "sigma_delta":
             return _largest(payload_range(population)) if self.payloads else 2**31 >> population.out_shift
@@ -109,10 +115,17 @@ class _Solver:
             self._level(level, before)
 
 
-def _largest_input(du: int, timesteps: int) -> int:
-    """Largest |a| at which a current that decays by ``du`` stays within 64 bits: u <= 64 a 4096 / (du + 1)."""
-    steps = -(-4096 // (du + 1))
-    return LARGEST // min(steps, timesteps or steps)
+def _largest_input(p: Population, timesteps: int) -> int:
+    """Largest |a| at which a current that decays by du stays within 64 bits: u <= 64 a 4096 / (du + 1).
+
+    That of a cell is multiplied by its gain first.
+    """
+    steps = -(-4096 // (p.du + 1))
+    most = LARGEST // min(steps, timesteps or steps)
+    if p.cell is None:
+        return most
+    gain = CELL_ONE if p.cell.gain is None else int(np.abs(p.cell.gain.astype(np.int64)).max(initial=0))
+    return most // max(gain, 64)
 
 
 def _refuse_growth(program: Program, before: list[int], after: list[int]) -> None:
@@ -142,7 +155,7 @@ def find_bounds(program: Program, timing: Timing) -> Bounds:
     found = _solve(program, timing, True)
     for d, (dendrite, bound) in enumerate(zip(program.dendrites, found.accumulator, strict=True)):
         readers = [p for p in program.populations if p.dendrite == d]
-        largest = min([LARGEST, *(_largest_input(p.du, program.timesteps) for p in readers)])
+        largest = min([LARGEST, *(_largest_input(p, program.timesteps) for p in readers)])
         if bound > largest:
             raise VerifyError(
                 f"dendrite '{dendrite.name}' can reach {bound}, beyond the emulator's {largest};"

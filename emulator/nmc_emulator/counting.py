@@ -7,12 +7,14 @@ import numpy as np
 from nmc_compiler.program.model import Box, Population, Program
 
 from .counters import Counters
-from .fanout import channel_segments, fan
+from .fanout import Fan, channel_segments, fan
 from .kernels import events, tally
 from .layout import Layout
 from .loads import TickLoads
 from .memory import Ref
-from .timing import CONV, DYNAMIC, MAP, Edge, Timing, reading_role
+from .sites import Rulebooks
+from .synapses import cut
+from .timing import CONV, DYNAMIC, MAP, SPARSE, Edge, Timing, multiplies, reading_role, synaptic_unit
 from .traffic import Ledger, classify
 from .workspace import Workspace
 
@@ -21,10 +23,18 @@ class Counting:
     """Adds counting steps to a workspace; ``ledger`` turns event counts into traffic after a run."""
 
     def __init__(
-        self, program: Program, layout: Layout, timing: Timing, counters: Counters, space: Workspace, loads: TickLoads
+        self,
+        program: Program,
+        layout: Layout,
+        timing: Timing,
+        counters: Counters,
+        space: Workspace,
+        loads: TickLoads,
+        rulebooks: Rulebooks,
     ) -> None:
         self.program, self.layout, self.timing = program, layout, timing
         self.counters, self.space, self.loads = counters, space, loads
+        self.rulebooks = rulebooks
         self.segments = {
             i: channel_segments(program, layout, i, self.edges(i))
             for i, p in enumerate(program.populations)
@@ -75,14 +85,40 @@ class Counting:
             space.step(events.sum_payloads, window, space.codes(i), self.segments[i], sums)
             space.step(tally.payloads, window, sums, *runs, classes.core, tables["payload_sum"][i])
 
+    def _synapses(self, e: Edge, p: Population, count: Ref) -> None:
+        """SynOps of synapses one by one; the segments of their source are its channels."""
+        pieces, s = self.layout.pieces[e.dst], self.program.sparses[e.index]
+        degree = np.stack([np.diff(cut(self.program, s, q.box).indptr) for q in pieces])
+        core = np.array([q.core for q in pieces], np.int64)
+        name = "synops_mac" if multiplies(self.program, e) else "synops_ac"
+        total = self.counters.tables[name][synaptic_unit(self.program, e)]
+        rest = core, p.level + e.delay, e.lag, self.space.block.tick, self.loads.synops, total
+        self.space.step(tally.synapses, self.space.block.window, self.space.T, count, degree, *rest)
+
     def _work(self, e: Edge, p: Population, count: Ref) -> None:
+        if e.kind == SPARSE:
+            self._synapses(e, p, count)
+            return
         table = fan(self.program, self.layout, e, self.segments[e.src])
+        if e.kind == CONV:
+            self._follow(e, table)
         name = ("synops_mac" if p.payload_bits else "synops_ac", "map_ops", "dyn_reads")[e.kind]
         load = np.zeros((0, 0), np.int64) if e.kind == MAP else self.loads.synops
         factors = table.channels, table.rows, table.columns, table.extent, table.core
         time = p.level + e.delay, e.lag, self.space.block.tick
         window, total = self.space.block.window, self.counters.tables[name][e.index]
         self.space.step(tally.work, window, self.space.T, count, p.shape[2], *factors, *time, load, total)
+
+    def _follow(self, e: Edge, table: Fan) -> None:
+        """Where every sample has sites of its own, its fan-out has to be that of the sample at hand."""
+        conv = self.program.convs[e.index]
+        if conv.sites is None or self.rulebooks.tables.fixed:
+            return
+        near = self.rulebooks.near[conv.sites]
+        for d, piece in enumerate(self.layout.pieces[e.dst]):
+            part = near if conv.collapse else near[piece.box.y0 : piece.box.y1]
+            self.rulebooks.follow(table.rows[d], part)
+            table.extent[d] = 0, table.rows.shape[1], 0, 1
 
     def writes(self, e: Edge) -> None:
         """Table writes of a dynamic synapse; ``e`` its reading edge."""

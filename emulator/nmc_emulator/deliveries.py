@@ -13,6 +13,7 @@ from .fanout import channel_segments, fan
 from .kernels.packets import Later, Places, Rows, Synapses, Writes
 from .layout import Layout, one_core
 from .rates import Rates
+from .sites import refuse_samples_sites
 from .timing import DYNAMIC, MAP, SPARSE, Edge, Timing, reading_role
 
 
@@ -284,4 +285,5 @@ def _readonly(array: np.ndarray) -> np.ndarray:
 
 def deliveries(program: Program, layout: Layout, timing: Timing, rates: Rates) -> Deliveries:
     """Tables of what one event brings to each core, priced."""
+    refuse_samples_sites(program, "timing packets")
     return _Builder(program, layout, timing, rates).build()

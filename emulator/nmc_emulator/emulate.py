@@ -16,6 +16,7 @@ from .host import check_images
 from .layout import resolve
 from .progress import progress_bar
 from .result import EventResult, RunResult
+from .sites import logits_of
 from .suits import engine_for
 from .timing import analyse
 from .trace import Events, check_events, coded, codes_of, events_of
@@ -123,9 +124,8 @@ class Emulator:
         images = check_images(self.program, images)
         logits, counters, codes = self._show(images) if progress else self.engine.run(images, lambda done: None)
         populations = self.program.populations
-        scale = next((p.readout_scale for p in populations if p.model == "readout"), 1.0)
         return RunResult(
-            logits=logits * scale,
+            logits=logits_of(self.program, logits, images),
             logits_int=logits,
             counters=counters,
             samples=len(images),
@@ -151,7 +151,7 @@ class Emulator:
         UsageError for what does not fit the Program.
         """
         from .engine_events import EventEngine
-        from .engine_ticks import TickEngine
+        from .engine_layers import LayerEngine
         from .neurocore.engine import NeurocoreEngine
 
         if steps < 0:
@@ -160,12 +160,10 @@ class Emulator:
         check_all_given(self.program, inputs)
         probes = self._probes(probe or {})
         with progress_bar(steps, "timestep", progress) as done:
-            if isinstance(self.engine, (EventEngine, NeurocoreEngine)):
+            if isinstance(self.engine, (EventEngine, LayerEngine, NeurocoreEngine)):
                 counters, events, potentials = self.engine.run_events(given, steps, probes, done)
-            elif isinstance(self.engine, TickEngine):
-                counters, events, potentials = run_ticks(self.engine, given, steps, probes, done)
             else:
-                raise UsageError(f"the engine '{self.name}' takes images, not events; choose events or ticks")
+                counters, events, potentials = run_ticks(self.engine, given, steps, probes, done)
         names = [p.name for p in self.program.populations]
         return EventResult(
             events={names[i]: e for i, e in events.items()},
@@ -201,10 +199,12 @@ class Emulator:
         return check_events(p, Events(step, soma, None if flat.dtype == bool else flat[step, soma]), steps, 0, ends)
 
     def _probes(self, probe: Mapping[str, np.ndarray | None]) -> dict[int, np.ndarray]:
-        found, names = {}, {p.name: i for i, p in enumerate(self.program.populations) if p.model == "lif"}
+        found, names = {}, {p.name: i for i, p in enumerate(self.program.populations) if p.model in ("lif", "cell")}
         for name, somas in probe.items():
             if name not in names:
-                raise UsageError(f"cannot probe '{name}': Program '{self.program.name}' has no lif population of it")
+                raise UsageError(
+                    f"cannot probe '{name}': Program '{self.program.name}' has no lif or cell population of it"
+                )
             size = int(np.prod(self.program.populations[names[name]].shape))
             chosen = np.arange(size) if somas is None else np.asarray(somas, np.int64)
             if len(chosen) and (chosen.min() < 0 or chosen.max() >= size):

@@ -34,7 +34,7 @@ TOPS = {"tick": 2**59, "samples": 2**31, "steps": 2**40}  # of a checkpoint, far
 
 def fresh_state(plan: StreamPlan, samples: int) -> tables.State:
     """A network at rest, before ``samples`` windows."""
-    net, (length, dtype), (wide, deep, floating) = plan.net, plan.accumulators, plan.sizes
+    net, (length, dtype), (wide, deep, floating, celled) = plan.net, plan.accumulators, plan.sizes
     somas, rows = int(net.pops["size"].sum()), len(net.synapses)
     coded = sum(int(p["size"]) for p in net.pops if p["coded"] != tables.NOWHERE)
     return tables.State(
@@ -43,6 +43,7 @@ def fresh_state(plan: StreamPlan, samples: int) -> tables.State:
         u=np.zeros(wide, np.int64),
         sigma=np.zeros((4, deep), np.int32),
         real=np.zeros((2, floating)),
+        cell=np.zeros(celled, np.int64),
         ring=np.zeros(somas * plan.slots + 1, np.int32),
         ring_code=np.zeros(coded * plan.slots, np.int32),
         listed=np.zeros((len(net.pops), plan.slots), np.int64),

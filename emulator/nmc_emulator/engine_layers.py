@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -15,9 +15,11 @@ from .layout import Layout
 from .memory import Ref, Step, bind
 from .overflow import locate
 from .plan import Planner
-from .statics import static_counters, updates_per_core
-from .suits import why_not_layers
+from .sites import runtime_sites
+from .statics import book_dense_sites, static_counters, updates_per_core
+from .suits import takes_events, why_not_layers
 from .timing import Timing
+from .trace import Events, coded, codes_of, events_of
 
 
 def _update_loads(program: Program, layout: Layout, timing: Timing) -> np.ndarray:
@@ -78,10 +80,12 @@ class LayerEngine:
                 f"engine 'layers' cannot run Program '{program.name}': it has {reason}; run it with engine='events'"
             )
         self.program, self.timing = program, timing
-        self.lagged = any(e.lag for e in timing.edges)
-        self.batch = 1 if self.lagged else batch  # a lag needs all levels of a timestep before the next one
+        self.given = takes_events(program)  # whose potentials can be probed, frame by frame
+        self.lagged = self.given or any(e.lag for e in timing.edges)
+        self.sites = runtime_sites(program)  # each sample has its own
+        self.batch = 1 if self.lagged or self.sites else batch  # a lag needs all levels of a timestep before the next
         self.counters = Counters.zeros(program, layout.cores)
-        self.static = static_counters(program, layout, timing)
+        self.layout, self.static = layout, static_counters(program, layout, timing)
         self.planner = Planner(
             program, layout, timing, find_bounds(program, timing), self.counters, self.batch, recorded, real
         )
@@ -97,6 +101,40 @@ class LayerEngine:
 
         ``done`` is called with the number of samples after each block.
         """
+        if self.given:
+            raise UsageError(f"Program '{self.program.name}' is driven by events, not images; give them to run_events")
+        return self._run(images, done)
+
+    def run_events(
+        self,
+        inputs: Mapping[int, Events],
+        steps: int,
+        probes: Mapping[int, np.ndarray] | None = None,
+        done: Callable[[int], object] = lambda steps: None,
+    ) -> tuple[Counters, dict[int, Events], dict[int, tuple[np.ndarray, np.ndarray]]]:
+        """Whole windows driven by events: counters, recorded events, u and v [steps, somas] of probed lif populations.
+
+        ``logits`` then has the read-out.  done: told of the timesteps of each window behind it.
+        """
+        populations, T = self.program.populations, self.program.timesteps
+        if steps % T:
+            raise UsageError(f"{steps} timesteps are no whole number of windows of {T} ('{self.program.name}')")
+        if not self.given:
+            raise UsageError(f"the engine 'layers' takes images for Program '{self.program.name}'; choose ticks")
+        samples, planner = steps // T, self.planner
+        shapes = {i: populations[i].shape for i in inputs}
+        planner.given = {i: codes_of(e, steps, shapes[i]).reshape(samples, T, *shapes[i]) for i, e in inputs.items()}
+        planner.probes = dict(probes or {})
+        planner.seen = {i: np.zeros((2, steps, len(somas)), np.int64) for i, somas in planner.probes.items()}
+        images = np.zeros((samples, 1, *self.program.input_shape))
+        self.logits, counters, codes = self._run(images, lambda n: done(n * T))
+        flat = {i: c.reshape(steps, int(np.prod(populations[i].shape))) for i, c in codes.items()}
+        events = {i: events_of(c, coded(populations[i])) for i, c in flat.items()}
+        return counters, events, {i: (both[0], both[1]) for i, both in planner.seen.items()}
+
+    def _run(
+        self, images: np.ndarray, done: Callable[[int], object]
+    ) -> tuple[np.ndarray, Counters, dict[int, np.ndarray]]:
         self._restart(len(images))
         logits = np.zeros((len(images), self.planner.out.shape[1]), np.int64)
         for first in range(0, len(images), self.batch):
@@ -115,6 +153,9 @@ class LayerEngine:
     def _run_block(self, images: np.ndarray, first: int) -> np.ndarray:
         block, loads, T = self.planner.space.block, self.planner.loads, self.program.timesteps
         block.images, block.first = images, first
+        if self.sites:
+            self.planner.rulebooks.load(images[0], first)
+            book_dense_sites(self.counters, self.program, self.layout, self.timing, self.planner.rulebooks)
         for b in range(len(images)):
             start = b * self.program.interval
             loads.updates[start : start + self.timing.span] += self.updates

@@ -14,23 +14,26 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nmc_compiler.program.model import Box, Population, Program, Sparse
-from nmc_compiler.program.shapes import conv_windows
+from nmc_compiler.program.model import Box, Conv, Population, Program, SiteWindow, Sparse
+from nmc_compiler.program.shapes import channel_blocks, conv_windows
 
 from .bounds import find_bounds
+from .cells import cell_tables
 from .counters import OVERFLOW, Counters
 from .host import Host, check_codes
+from .kernels import cell as kernel
 from .kernels import scatter, soma
 from .layout import HOST_TILE, Axon, Layout, Piece
 from .overflow import raise_first
 from .plan import readout_size
+from .sites import Addressing, Rulebooks, runtime_sites
 from .states import State, at_rest, check_probe, restarts
-from .statics import book_dense
+from .statics import biased, book_dense, book_dense_sites
 from .synapses import Synapses, cut
 from .timing import CONV, DYNAMIC, MAP, SPARSE, Timing, multiplies, reading_role, synaptic_unit
 from .workspace import code_type
 
-MODES = {"same": 0, "reduce": 1, "broadcast": 2, "window": 3}
+MODES = {"same": 0, "reduce": 1, "broadcast": 2, "window": 3, "reduce_channels": 0, "broadcast_channels": 0}
 OUTSIDE = -1
 Events = np.ndarray  # int64 [n, 4]: c, y, x, code
 
@@ -130,6 +133,7 @@ class TickEngine:
         self.logits = np.zeros((len(images), readout_size(program)), np.int64)
         self.currents: dict[int, tuple[int, np.ndarray]] = {}
         self.inputs: dict[int, tuple[int, np.ndarray]] = {}
+        self.addressing = Addressing(program, images)
         self.synops = np.zeros(layout.cores, np.int64)  # loads of the current tick
         self.updates = np.zeros(layout.cores, np.int64)
         self.axon_reads = np.zeros(layout.cores, np.int64)
@@ -177,6 +181,10 @@ class TickEngine:
             if rest == 0 and left >= 0:
                 done(1)
         book_dense(self.counters, self.program, self.layout, self.timing, len(images))
+        for sample in range(len(images)) if runtime_sites(self.program) else ():
+            rulebooks = Rulebooks(self.program)
+            rulebooks.load(images[sample], sample)
+            book_dense_sites(self.counters, self.program, self.layout, self.timing, rulebooks)
         return self.logits, self.counters, self.codes
 
     def run_events(
@@ -245,6 +253,7 @@ class TickEngine:
             step = self.due(tick, h.level)
             if step >= 0:
                 self._host_current(number, step)
+        self._open_tables(tick)
         dynamic: dict[tuple[int, int, int], dict[int, list[Events]]] = defaultdict(lambda: defaultdict(list))
         for arrival in self.queue.pop(tick, []):
             edge, core, n = arrival.axon.edge, arrival.axon.core, len(arrival.events)
@@ -264,10 +273,25 @@ class TickEngine:
             self._dynamic(self.tiles[tile], index, step, {r: np.concatenate(e) for r, e in roles.items()})
         self._clear_tables(tick)
 
+    def _open_tables(self, tick: int) -> None:
+        """Before the writes of a timestep a bank that lasts is what is left of the other."""
+        for e in self.timing.edges:
+            d = self.program.dynamics[e.index] if e.kind == DYNAMIC else None
+            if d is None or d.lasting is None or e.role != reading_role(d.order):
+                continue
+            step, width = self.due(tick, e.arrival - 1), self.program.populations[d.v].shape[0] // d.heads
+            for piece in self.layout.pieces[e.dst] if step >= 0 else ():
+                tile, t = self.tiles[piece.tile], step % self.T
+                keep = d.lasting.keep.astype(np.int64)[np.arange(piece.box.c0, piece.box.c1) // width]
+                begins = t % d.lasting.block == 0 if d.lasting.block else t == 0
+                tile.table(e.index, step)[:] = 0 if begins else keep * tile.table(e.index, step - 1) >> 12
+
     def _clear_tables(self, tick: int) -> None:
-        """A table bank is cleared when it has been read out."""
+        """A table bank is cleared when it has been read out, unless the next timestep's begins with it."""
         for e in self.timing.edges:
             if e.kind == DYNAMIC and e.role == reading_role(self.program.dynamics[e.index].order):
+                if self.program.dynamics[e.index].lasting is not None:
+                    continue
                 step = self.due(tick, e.arrival)
                 for piece in self.layout.pieces[e.dst] if step >= 0 else ():
                     self.tiles[piece.tile].table(e.index, step)[:] = 0
@@ -275,12 +299,22 @@ class TickEngine:
     def _conv(self, arrival: Arrival) -> None:
         axon, tile = arrival.axon, self.tiles[arrival.axon.tile]
         edge, c = axon.edge, self.program.convs[axon.edge.index]
+        if c.sites is not None:
+            self._between_sites(arrival, c, c.sites)
+            return
         box, weight = tile.box[edge.dst], tile.weight(edge.index)
         outs = c.weight.shape[3] // c.groups
         acc = tile.accumulator(edge.dst, arrival.step)
         slices, rows, columns = map(tuple, conv_windows(c, self.program.populations[c.src].shape))
         form = outs, c.collapse, c.shift
         done = scatter.conv_event(arrival.events, weight, box[0], slices, rows, columns, *form, box, acc)
+        self._book_synops(axon, done)
+
+    def _between_sites(self, arrival: Arrival, c: Conv, window: SiteWindow) -> None:
+        axon, tile = arrival.axon, self.tiles[arrival.axon.tile]
+        box, weight = tile.box[c.dst], np.ascontiguousarray(tile.weight(axon.edge.index)[:, 0])
+        operands = weight, c.collapse, c.shift, box, tile.accumulator(c.dst, arrival.step)
+        done = self.addressing.add(arrival.step // self.T, window, arrival.events, *operands)
         self._book_synops(axon, done)
 
     def _sparse(self, arrival: Arrival, s: Sparse) -> None:
@@ -302,7 +336,8 @@ class TickEngine:
         axon, tile = arrival.axon, self.tiles[arrival.axon.tile]
         edge, m = axon.edge, self.program.maps[axon.edge.index]
         acc = tile.accumulator(edge.dst, arrival.step)
-        form = (MODES[m.mode], m.kernel, m.stride, m.pad, m.shift)
+        blocks = channel_blocks(self.program.populations[m.src].shape, self.program.dendrites[m.dst].shape)
+        form = (MODES[m.mode], blocks, m.kernel, m.stride, m.pad, m.shift)
         done = scatter.map_event(arrival.events, *form, tile.box[edge.dst], acc)
         self.counters.tables["map_ops"][edge.index, tile.core] += done
 
@@ -324,6 +359,8 @@ class TickEngine:
             tile.accumulator(d.dst, step)[:] += np.minimum(sums, d.saturate) << d.shift
             tables["dyn_reads"][index, tile.core] += done
         elif d.order == "kv":
+            if d.lasting is not None:
+                v = v * np.array([1, 1, 1, 1 << d.lasting.frac])
             done = scatter.write_kv(k, v, width, depth, dv, box, table)
             tables["dyn_writes"][index, tile.core] += done
         else:
@@ -373,6 +410,8 @@ class TickEngine:
             return
         for piece in self.layout.pieces[p.dendrite]:
             codes = self._soma(i, p, self.tiles[piece.tile], piece.box, step)
+            if p.sites is not None and p.model != "readout":
+                self.addressing.silence(step // self.T, p.sites, codes, _array(piece.box))
             if p.model != "readout":
                 origin = _array(piece.box)[[0, 2, 4]]
                 self._emit(i, piece.tile, piece.core, codes, origin, step, tick)
@@ -399,6 +438,8 @@ class TickEngine:
             low = np.full_like(theta, soma.NEVER) if p.vth_low is None else p.vth_low.astype(np.int64) << 6
             low = low if p.vth_low is None else low[box.c0 : box.c1]
             soma.lif_tile(acc, state["u"], state["v"], codes, bias, theta, low, p.du, p.dv, over, self.rule)
+        elif p.model == "cell":
+            self._cells(p, box, acc, state, codes, step % self.T, over)
         elif p.model == "sigma_delta":
             theta = p.vth[box.c0 : box.c1].astype(np.int64)  # type: ignore[index]
             operands = acc, state["sigma"], state["act"], state["residue"], state["error"], codes, bias, theta
@@ -412,11 +453,25 @@ class TickEngine:
             soma.readout_tile(acc, state["v"], bias, over, self.rule)
             self._read(p, state["v"], box, step)
         self._probe(i, state, box, step)
-        self._book_soma(i, p, tile.core, box, bias)
+        self._book_soma(i, p, tile.core, box)
         self.counters.overflow_of(i)[:] += over
         if self.strict and over.any():
             raise_first(p, step % self.T, acc, before, box, self.program.current_rule)
         return codes
+
+    def _cells(
+        self, p: Population, box: Box, acc: np.ndarray, state: State, codes: np.ndarray, t: int, over: np.ndarray
+    ) -> None:
+        """Their kernel is channel-last."""
+        tables, flat = cell_tables(p, box), (len(acc), -1)
+        tables.form[kernel.STILL] = 0  # every part of the state, for probes
+        parts = np.stack([values.reshape(flat).T for values in state.values()])
+        sent = np.zeros(parts.shape[1:], np.int64)
+        operands = tables.form, tables.at(t), tables.thresholds, over, self.rule
+        kernel.cell(np.ascontiguousarray(acc.reshape(flat).T), parts, sent, *operands)
+        codes[:] = sent.T.reshape(codes.shape)
+        for values, part in zip(state.values(), parts, strict=True):
+            values[:] = part.T.reshape(values.shape)
 
     def _state(self, i: int, p: Population, tile: Tile, box: Box, t: int) -> State:
         """State of the somas before their update of timestep t of a window."""
@@ -432,10 +487,10 @@ class TickEngine:
             if population == i:
                 values[step, b.c0 : b.c1, b.y0 : b.y1, b.x0 : b.x1] = state[part]
 
-    def _book_soma(self, i: int, p: Population, core: int, box: Box, bias: np.ndarray) -> None:
+    def _book_soma(self, i: int, p: Population, core: int, box: Box) -> None:
         _, h, w = box.shape
         self.counters.tables["neuron_updates"][i, core] += box.size
-        self.counters.tables["bias_events"][i, core] += np.count_nonzero(bias) * h * w
+        self.counters.tables["bias_events"][i, core] += np.count_nonzero(biased(p)[box.c0 : box.c1]) * h * w
         self.updates[core] += box.size
 
     def _read(self, p: Population, v: np.ndarray, box: Box, step: int) -> None:

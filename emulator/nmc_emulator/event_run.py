@@ -59,7 +59,7 @@ class EventRun:
         self.program, self.engine, self.source, self.units = emulator.program, emulator.engine, source, units
         populations = self.program.populations
         self.inputs = [i for i, p in enumerate(populations) if p.model == "input"]
-        self.probed = {p.population: p.somas for p in probes if populations[p.population].model == "lif"}
+        self.probed = {p.population: p.somas for p in probes if populations[p.population].model in ("lif", "cell")}
         rows = [(i, s) for i, somas in self.probed.items() for s in somas.tolist()]
         self.rows = np.array(rows, np.int64).reshape(-1, 2)
         self.stream = self.program.timesteps == 0

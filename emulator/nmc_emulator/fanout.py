@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from nmc_compiler.program.model import Box, Conv, Map, Program
-from nmc_compiler.program.shapes import Window, conv_windows
+from nmc_compiler.program.shapes import Window, channel_blocks, conv_windows
 
 from .bounds import INT32
 from .layout import Layout, Piece
-from .timing import CONV, DYNAMIC, MAP, Edge
+from .sites import degrees, near_of
+from .timing import CONV, DYNAMIC, MAP, SPARSE, Edge
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def _between(size: int, lo: int, hi: int) -> np.ndarray:
 
 
 def _map_axes(shape: tuple[int, int, int], m: Map, out: tuple[int, ...], b: Box) -> tuple[np.ndarray, np.ndarray]:
-    if m.mode == "same":
+    if m.mode in ("same", "reduce_channels", "broadcast_channels"):
         return _between(shape[1], b.y0, b.y1), _between(shape[2], b.x0, b.x1)
     if m.mode == "reduce":
         return np.ones(shape[1], np.int64), np.ones(shape[2], np.int64)
@@ -91,7 +92,8 @@ def _channel_work(program: Program, e: Edge, c: int, b: Box) -> int:
         group = c // conv.weight.shape[2]
         return _overlap(group * outs, (group + 1) * outs, b)
     if e.kind == MAP:
-        return _overlap(c, c + 1, b)
+        ins, outs = channel_blocks(program.populations[e.src].shape, program.dendrites[e.dst].shape)
+        return _overlap(c // ins * outs, (c // ins + 1) * outs, b)
     d = program.dynamics[e.index]
     width = program.populations[d.v].shape[0] // d.heads
     if d.order == "kv":  # q reads as many words as the tile has channels of its head
@@ -100,10 +102,21 @@ def _channel_work(program: Program, e: Edge, c: int, b: Box) -> int:
     return _overlap(c, c + 1, b) * (b.y1 - b.y0) * (b.x1 - b.x0)  # v reads a word per token of the tile
 
 
-def _axes(program: Program, e: Edge, b: Box) -> tuple[np.ndarray, np.ndarray]:
+def near_of_edge(program: Program, e: Edge) -> np.ndarray | None:
+    """Rulebook of a convolution between the sites of a fixed cloud, empty where they are each sample's own."""
+    window = program.convs[e.index].sites if e.kind == CONV else None
+    return None if window is None else near_of(program, window)
+
+
+def _between_sites(near: np.ndarray, c: Conv, sources: int, b: Box) -> tuple[np.ndarray, np.ndarray]:
+    return degrees(near if c.collapse else near[b.y0 : b.y1], sources), np.ones(1, np.int64)
+
+
+def _axes(program: Program, e: Edge, b: Box, near: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     shape = program.populations[e.src].shape
     if e.kind == CONV:
-        return _conv_axes(shape, program.convs[e.index], b)
+        conv = program.convs[e.index]
+        return _conv_axes(shape, conv, b) if near is None else _between_sites(near, conv, shape[1], b)
     if e.kind == MAP:
         return _map_axes(shape, program.maps[e.index], program.dendrites[e.dst].shape, b)
     if program.dynamics[e.index].order == "kv":
@@ -114,7 +127,8 @@ def _axes(program: Program, e: Edge, b: Box) -> tuple[np.ndarray, np.ndarray]:
 def fan(program: Program, layout: Layout, e: Edge, segments: np.ndarray) -> Fan:
     """Fan-out table of an edge that adds to accumulators (for a Dynamic: the reading one)."""
     pieces = layout.pieces[e.dst]
-    axes = [_axes(program, e, p.box) for p in pieces]
+    near = near_of_edge(program, e)
+    axes = [_axes(program, e, p.box, near) for p in pieces]
     rows = np.array([a[0] for a in axes], np.int64)
     columns = np.array([a[1] for a in axes], np.int64)
     if (columns.sum(1) * np.diff(segments).max(initial=0)).max(initial=0) <= INT32:
@@ -138,15 +152,19 @@ def _breaks(program: Program, e: Edge, piece: Piece) -> list[int]:
         ins, outs = conv.weight.shape[2], conv.weight.shape[3] // conv.groups
         return [ins * at for at in (b.c0 // outs, -(-b.c0 // outs), b.c1 // outs, -(-b.c1 // outs))]
     if e.kind == MAP:
-        return [b.c0, b.c1]
+        ins, outs = channel_blocks(program.populations[e.src].shape, program.dendrites[e.dst].shape)
+        return [ins * at for at in (b.c0 // outs, -(-b.c0 // outs), b.c1 // outs, -(-b.c1 // outs))]
     heads = program.dynamics[e.index].heads
     width = program.populations[e.src].shape[0] // heads
     return [h * width for h in range(heads)] + ([b.c0, b.c1] if e.role == 2 else [])
 
 
 def channel_segments(program: Program, layout: Layout, population: int, edges: list[Edge]) -> np.ndarray:
-    """Bounds [S + 1] of channel ranges on which every counter of a population is uniform."""
+    """Bounds [S + 1] of channel ranges on which every counter of a population is uniform; before synapses one by one
+    that is every channel."""
     channels = program.populations[population].shape[0]
+    if any(e.kind == SPARSE for e in edges):
+        return np.arange(channels + 1)
     found = {0, channels}
     for axon in layout.axons[population]:
         found |= {axon.box.c0, axon.box.c1}

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from nmc_compiler.errors import UsageError, VerifyError
-from nmc_compiler.program.model import HostCodes, HostCurrent, Population, Program
+from nmc_compiler.program.model import HostCodes, HostCurrent, Population, Program, SiteWindow
 
 from .kernels.host import host_conv
+from .kernels.sites import host_sites
+from .sites import SiteTables
 
 PAYLOAD = 2**23  # currents travel as signed 24-bit payloads
 INPUT_LIMIT = 2**31
@@ -101,7 +103,7 @@ class Host:
     """Computes what the host sends: fixed-point currents and graded input codes."""
 
     def __init__(self, program: Program) -> None:
-        self.program = program
+        self.program, self.sites = program, SiteTables(program)
         self.currents = [self._current(h) for h in program.host_currents]
 
     def _current(self, spec: HostCurrent) -> _Current:
@@ -117,6 +119,9 @@ class Host:
         """
         c = self.currents[number]
         image = _finite(image, index)
+        if c.spec.sites is not None and not self.sites.fixed:
+            self.sites.load(image, index)
+            image = image[:, 3:]  # behind the coordinates
         scaled = np.rint(image * 2.0**c.spec.frac)
         largest = float(np.abs(scaled).max(initial=0.0))
         if largest >= INPUT_LIMIT:
@@ -128,7 +133,9 @@ class Host:
             raise VerifyError(f"host current '{c.spec.name}' could exceed 64 bits on image {index}; lower its frac")
         out, macs = np.empty((len(image), *c.shape), np.int64), 0
         s = c.spec
-        for x, y in zip(scaled.astype(np.int32), out, strict=True):
+        if s.sites is not None:
+            macs = self._between_sites(s.sites, s, scaled.astype(np.int32), c.weight, out)
+        for x, y in zip(scaled.astype(np.int32), out, strict=True) if s.sites is None else ():
             macs += host_conv(x, c.weight, s.bias.astype(np.int64), s.shift, s.stride, s.pad, s.dilation, s.groups, y)
         if len(out) and (out.max() >= PAYLOAD or out.min() < -PAYLOAD):
             raise VerifyError(
@@ -136,6 +143,24 @@ class Host:
                 " beyond its 24-bit payload; lower its scale"
             )
         return out, macs
+
+    def site_macs(self, number: int, image: np.ndarray, index: int) -> int:
+        """MACs of host current ``number`` for the sites of sample ``index``, with which ``image`` begins."""
+        spec = self.currents[number].spec
+        if spec.sites is None:
+            return 0
+        self.sites.load(image, index)
+        return self.sites.rulebook(spec.sites)[1] * spec.weight.shape[0] * spec.weight.shape[1] * len(image)
+
+    def _between_sites(
+        self, window: SiteWindow, s: HostCurrent, images: np.ndarray, weight: np.ndarray, out: np.ndarray
+    ) -> int:
+        """The sample's sites are in ``sites``; writes ``out`` [T or 1, O, slots, 1] and gives the MACs."""
+        (near, pairs), target = self.sites.rulebook(window), self.sites.tables[window.target]
+        bias = s.bias.astype(np.int64)
+        for x, y in zip(images, out, strict=True):
+            host_sites(x[:, :, 0], near, int(target.count[0]), weight[..., 0], bias, s.shift, y[:, :, 0])
+        return pairs * weight.shape[0] * weight.shape[1] * len(images)
 
     def codes(self, spec: HostCodes, image: np.ndarray, index: int) -> np.ndarray:
         """Codes of an input population for image ``index``: int64 [T or 1, C, H, W].

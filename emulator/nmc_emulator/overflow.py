@@ -10,13 +10,16 @@ import numpy as np
 from nmc_compiler.errors import VerifyError
 from nmc_compiler.program.model import MODULAR, SATURATING, Box, Population, whole
 
-from .states import State
+from .cells import advanced, cell_tables
+from .registers import clip, decay, wrap
+from .states import PARTS, State, at_rest
 
-LIMIT = 2**23
 RANGES = {
     "accumulator": (-(2**31), 2**31 - 1, "32-bit accumulator"),
     "u": (-(2**23) + 1, 2**23, "24-bit current, which wraps"),
     "v": (-(2**23) + 1, 2**23 - 1, "24-bit membrane potential, which saturates"),
+    "b": (-(2**23) + 1, 2**23 - 1, "24-bit threshold, which saturates"),
+    "kept": (-(2**23) + 1, 2**23 - 1, "24-bit membrane potential behind a reset, which saturates"),
     "payload": (-(2**23), 2**23 - 1, "24-bit payload"),
 } | {
     name: (-(2**31), 2**31 - 1, f"32-bit {name} of a sigma-delta soma, which wraps")
@@ -30,19 +33,6 @@ OTHER_RULES = {  # in place of RANGES
 }
 
 
-def wrap(u: np.ndarray, rule: int | None) -> np.ndarray:
-    if rule == SATURATING:
-        return np.clip(u, -LIMIT + 1, LIMIT - 1)
-    if rule == MODULAR:
-        return (u + LIMIT) % (2 * LIMIT) - LIMIT
-    return np.where(u > LIMIT, u - 2 * LIMIT, np.where(u <= -LIMIT, u + 2 * LIMIT, u))
-
-
-def _decay(x: np.ndarray, d: int) -> np.ndarray:
-    size, leak = np.abs(x), 4096 - d
-    return np.sign(x) * ((size >> 12) * leak + ((size & 4095) * leak >> 12))
-
-
 def _quantities(
     p: Population, a: np.ndarray, state: State, bias: np.ndarray, rule: int | None
 ) -> dict[str, np.ndarray]:
@@ -53,7 +43,7 @@ def _quantities(
         return _sigma_delta(p, a, state, bias)
     u, v = a << 6, np.zeros_like(a) if p.model == "levels" else state["v"]
     if p.model == "lif":
-        u, v = u + _decay(state["u"], p.du + 1), _decay(v, p.dv)
+        u, v = u + decay(state["u"], p.du + 1), decay(v, p.dv)
     return {"accumulator": a, "u": u, "v": v + wrap(u, rule) + bias}
 
 
@@ -72,6 +62,11 @@ def _wrap32(x: np.ndarray) -> np.ndarray:
     return x.astype(np.int32).astype(np.int64)
 
 
+def _bias(p: Population, box: Box) -> np.ndarray:
+    bias = np.zeros(p.shape[0], np.int64) if p.bias is None else p.bias.astype(np.int64)
+    return bias[box.c0 : box.c1, None, None]
+
+
 def raise_first(p: Population, timestep: int, a: np.ndarray, state: State, box: Box, rule: int | None = None) -> None:
     """VerifyError for the first value of one timestep that is out of range; nothing if all are within.
 
@@ -81,10 +76,12 @@ def raise_first(p: Population, timestep: int, a: np.ndarray, state: State, box: 
     origin = (box.c0, box.y0, box.x0)
     if p.vth is not None:
         p = replace(p, vth=p.vth[box.c0 : box.c1])
-    bias = np.zeros(p.shape[0], np.int64) if p.bias is None else p.bias.astype(np.int64)
-    bias = bias[origin[0] : origin[0] + a.shape[0], None, None]
+    if p.cell is not None:
+        quantities = advanced(cell_tables(p, box), timestep, a, state, rule)[0]
+    else:
+        quantities = _quantities(p, a, state, _bias(p, box), rule)
     ranges = RANGES | OTHER_RULES.get(rule or 0, {})
-    for name, values in _quantities(p, a, state, bias, rule).items():
+    for name, values in quantities.items():
         low, high, what = ranges[name]
         outside = np.argwhere((values < low) | (values > high))
         if len(outside):
@@ -104,23 +101,26 @@ def _refuse(
     )
 
 
-def advance(p: Population, a: np.ndarray, v: np.ndarray, rule: int | None = None) -> np.ndarray:
-    """Membrane potential after one timestep, for walking through the timesteps of a sample."""
-    bias = np.zeros(p.shape[0], np.int64) if p.bias is None else p.bias.astype(np.int64)
-    state = {"u": np.zeros_like(a), "v": v}
-    v = np.clip(_quantities(p, a, state, bias[:, None, None], rule).get("v", v), -LIMIT + 1, LIMIT - 1)
+def advance(p: Population, t: int, a: np.ndarray, state: State, rule: int | None = None) -> State:
+    """State of a lif, cell, readout or stateless soma after timestep t of a window, for walking through a sample."""
+    if p.cell is not None:
+        return advanced(cell_tables(p), t, a, state, rule)[1]
+    v = clip(_quantities(p, a, state, _bias(p, whole(p.shape)), rule).get("v", state["v"]))
     if p.model == "lif":
         theta = p.vth.astype(np.int64)[:, None, None] << 6  # type: ignore[union-attr]
         v = np.where(v > theta, 0, v)
-    return v
+    return {"u": np.zeros_like(a), "v": v}
 
 
 def locate(p: Population, accumulators: np.ndarray, steps: int, rule: int | None = None) -> None:
     """Raise for the first overflow of a population; accumulators [F, P, C] of whole samples."""
     c, h, w = p.shape
-    v = np.zeros(p.shape, np.int64)
+    rest = {part: np.zeros(p.shape, np.int64) for part in ("u", "v", *PARTS.get(p.model, ()))} | at_rest(
+        p, whole(p.shape)
+    )
+    state = rest
     for f, row in enumerate(accumulators):
         a = row.T.reshape(c, h, w).astype(np.int64)
-        v = np.zeros(p.shape, np.int64) if f % steps == 0 else v
-        raise_first(p, f % steps, a, {"u": np.zeros_like(a), "v": v}, whole(p.shape), rule)
-        v = advance(p, a, v, rule)
+        state = rest if f % steps == 0 else state
+        raise_first(p, f % steps, a, state, whole(p.shape), rule)
+        state = advance(p, f % steps, a, state, rule)

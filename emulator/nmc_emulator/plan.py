@@ -11,24 +11,37 @@ from dataclasses import replace
 
 import numpy as np
 
+from nmc_compiler.errors import UsageError
 from nmc_compiler.program.model import Conv, HostCodes, HostCurrent, Map, Population, Program, Shape, Transfer
 from nmc_compiler.program.shapes import conv_windows
 
-from .bounds import INT32, Bounds
+from .bounds import INT32, Bounds, piled
+from .cells import cell_start, cell_tables
 from .counters import Counters
 from .counting import Counting
 from .host import Host
+from .kernels import cell as kernel
 from .kernels import conv as convs
-from .kernels import conv_groups, maps, soma, transfers
+from .kernels import conv_groups, maps, sites, soma, transfers
 from .kernels import dynamic as dynamics
+from .kernels import sparse as kernel_sparse
 from .layout import Layout
 from .loads import TickLoads
 from .memory import Ref
+from .sites import Rulebooks, runtime_sites
+from .suits import lasts, takes_events
+from .synapses import channel_last
 from .timing import Edge, Timing
 from .workspace import Workspace, code_type
 
 REPEATED = 1024  # soma parameters are repeated to about this many entries
-MAPS = {"same": maps.map_same, "reduce": maps.map_reduce, "broadcast": maps.map_broadcast}
+MAPS = {
+    "same": maps.map_same,
+    "reduce": maps.map_reduce,
+    "broadcast": maps.map_broadcast,
+    "reduce_channels": maps.map_reduce_channels,
+    "broadcast_channels": maps.map_broadcast_channels,
+}
 
 
 class Planner:
@@ -56,11 +69,15 @@ class Planner:
         self.counters, self.host = counters, Host(program)
         self.space = Workspace(program, bounds, batch)
         self.loads = TickLoads((batch - 1) * program.interval + timing.span, layout.cores, layout.mesh.links)
-        self.counting = Counting(program, layout, timing, counters, self.space, self.loads)
+        self.rulebooks = Rulebooks(program)
+        self.counting = Counting(program, layout, timing, counters, self.space, self.loads, self.rulebooks)
         self.out = np.zeros((batch, readout_size(program)), np.int64)
         self.codes: dict[int, np.ndarray] = dict.fromkeys(recorded, np.zeros(0))
         self._currents: dict[int, tuple[int, np.ndarray]] = {}  # host current -> sample, result
         self.origin = 0  # sample that recorded codes start with
+        self.given: dict[int, np.ndarray] = {}  # codes of inputs whose events are given, [N, T, C, H, W]
+        self.probes: dict[int, np.ndarray] = {}  # population -> somas, in C order, whose state to keep
+        self.seen: dict[int, np.ndarray] = {}  # population -> u and v of those, [2, N * T, somas]
         for *_, job in sorted(self._jobs(), key=lambda j: j[:4]):
             job()
 
@@ -80,7 +97,7 @@ class Planner:
             jobs.append((h.level, 1, 0, i, lambda i=i, h=h: self._host_current(i, h)))
         for e in self.timing.edges:
             if self.counting.adds(e):
-                add = (self._conv, self._map, self._dynamic)[e.kind]
+                add = (self._conv, self._map, self._dynamic, self._sparse)[e.kind]
                 jobs.append((e.arrival, 1, 1 + e.kind, e.index, lambda add=add, e=e: add(e)))
         for i, t in enumerate(p.transfers):
             jobs.append((t.level, 2, 0, i, lambda t=t: self._transfer(t)))
@@ -119,12 +136,14 @@ class Planner:
             part = y[:, b.c0 : b.c1, b.y0 : b.y1, b.x0 : b.x1]
             tables["current_messages"][i, piece.core] += np.count_nonzero(part) * repeats
 
-    def _input(self, i: int, spec: HostCodes) -> None:
+    def _input(self, i: int, spec: HostCodes | None) -> None:
         space, T = self.space, self.program.timesteps
 
         def write(codes: np.ndarray) -> None:
             for b, image in enumerate(space.block.images):
-                values = self.host.codes(spec, image, space.block.first + b).transpose(0, 2, 3, 1)
+                n = space.block.first + b
+                found = self.given[i][n] if spec is None else self.host.codes(spec, image, n)
+                values = found.transpose(0, 2, 3, 1)
                 for f in space.block.frames_of(b, T):
                     codes[f] = values[f % T if len(values) > 1 else 0].reshape(codes.shape[1:])
 
@@ -139,6 +158,9 @@ class Planner:
     def _conv(self, e: Edge) -> None:
         c, space, window = self.program.convs[e.index], self.space, self.space.block.window
         kh, kw, ins, outs = c.weight.shape
+        if c.sites is not None:
+            self._between_sites(e, c)
+            return
         if c.groups == 1:
             self._conv_events(e, c)
             return
@@ -164,6 +186,16 @@ class Planner:
         rest = *form, c.collapse, fresh, convs.span_limit(self.bounds.code[e.src]), np.zeros((kh * kw, 3), np.int64)
         space.step(convs.conv, space.block.window, *space.events(e.src), rows, acc, *rest)
 
+    def _between_sites(self, e: Edge, c: Conv) -> None:
+        space, (taps, _, ins, outs) = self.space, c.weight.shape
+        assert c.sites is not None
+        fresh = not c.collapse and e.lag == 0 and space.fresh(e.dst)
+        rows, acc = np.ascontiguousarray(c.weight.reshape(taps * ins, outs)), space.acc(e.dst, flat=True)
+        time = c.shift, e.lag, self.program.timesteps, self.program.populations[e.src].shape[1]
+        limit = convs.span_limit(self.bounds.code[e.src])
+        rest = self.rulebooks.near[c.sites], *time, c.collapse, fresh, limit, np.zeros((taps, 3), np.int64)
+        space.step(sites.conv_sites, space.block.window, *space.events(e.src), rows, acc, *rest)
+
     def _map(self, e: Edge) -> None:
         m, space, window = self.program.maps[e.index], self.space, self.space.block.window
         flat = m.mode == "same"
@@ -175,16 +207,31 @@ class Planner:
         else:
             space.step(MAPS[m.mode], window, codes, acc, 1 << m.shift, e.lag, space.T)
 
+    def _sparse(self, e: Edge) -> None:
+        """Late synapses look back: those of one delay read the codes of so many timesteps ago."""
+        s, space = self.program.sparses[e.index], self.space
+        shapes = self.program.populations[e.src].shape, self.program.dendrites[e.dst].shape
+        acc, codes = space.acc(e.dst, flat=True), space.codes(e.src, flat=True)
+        for late, *synapses in channel_last(s, *shapes):
+            form = 1 << s.shift, e.lag + late, self.program.timesteps, s.graded
+            space.step(kernel_sparse.sparse, space.block.window, codes, acc, *synapses, *form)
+
     def _dynamic(self, e: Edge) -> None:
         d, space = self.program.dynamics[e.index], self.space
         (channels, h, w), values = self.program.populations[d.q].shape, self.program.populations[d.v].shape[0]
         size = (channels // d.heads, values // d.heads) if d.order == "kv" else (h * w, h * w)
         bound = h * w * channels * self.bounds.code[d.q] * self.bounds.code[d.k] * self.bounds.code[d.v]
+        bound *= piled(self.program, d) << (12 if d.lasting else 0)  # times what is kept, before the shift
         dtype = np.int32 if bound <= INT32 else np.int64
         call = dynamics.dynamic_kv if d.order == "kv" else dynamics.dynamic_qk
         operands = space.codes(d.q), space.codes(d.k), space.codes(d.v), space.acc(e.dst)
-        scratch = np.zeros(size, dtype), np.zeros(size[1], dtype)
-        space.step(call, space.block.window, *operands, d.heads, d.shift, d.saturate, *scratch)
+        row, form = np.zeros(size[1], dtype), (d.heads, d.shift, d.saturate)
+        if d.lasting is None:
+            space.step(call, space.block.window, *operands, *form, np.zeros(size, dtype), row)
+        else:
+            tables, keep = np.zeros((d.heads, *size), dtype), d.lasting.keep.astype(dtype)
+            rest = tables, row, keep, d.lasting.frac, d.lasting.block or space.T, space.T
+            space.step(dynamics.dynamic_lasting, space.block.window, *operands, *form, *rest)
         self.counting.writes(e)
 
     def _transfer(self, t: Transfer) -> None:
@@ -201,9 +248,12 @@ class Planner:
 
     def _population(self, i: int, p: Population) -> None:
         if p.model == "input":
-            self._input(i, next(h for h in self.program.host_codes if h.population == i))
+            self._input(i, next((h for h in self.program.host_codes if h.population == i), None))
         else:
             self._soma(i, p)
+        if p.sites is not None and p.model != "readout" and runtime_sites(self.program):
+            count = self.rulebooks.tables.tables[p.sites].count
+            self.space.step(sites.silence, self.space.block.window, count, self.space.codes(i))
         if p.model != "readout":
             self._record(i, p)
             self.counting.population(i, p)
@@ -219,6 +269,8 @@ class Planner:
             v = space.buffer(("v", i), (n,), np.int64)
             rest = _repeated(bias, n, np.int64), over, self.rule
             space.step(soma.readout, window, space.T, acc, v, self.out, *rest)
+        elif p.model == "cell":
+            self._cells(i, p)
         elif p.model == "lif":
             self._lif(i, p, acc, n, bias, narrow)
         else:
@@ -226,6 +278,9 @@ class Planner:
 
     def _lif(self, i: int, p: Population, acc: Ref, n: int, bias: np.ndarray, narrow: bool) -> None:
         theta = p.vth.astype(np.int64) << 6  # type: ignore[union-attr]
+        if takes_events(self.program) or lasts(p):
+            self._lasting(i, p, acc, n, bias, theta)
+            return
         if self.real:
             real = acc, self.space.buffer(("v", i), (n,), np.float64), self.space.codes(i, flat=True)
             repeated = _repeated(bias, n, np.int64), _repeated(theta, n, np.int64), p.dv
@@ -239,6 +294,38 @@ class Planner:
         choice = (_shift_of(p.dv), self._wrapping(p)) if narrow else ()
         rest = *choice, self.counters.overflow_of(i), self.rule
         space.step(call, space.block.window, space.T, *state, *constants, *rest)
+
+    def _lasting(self, i: int, p: Population, acc: Ref, n: int, bias: np.ndarray, theta: np.ndarray) -> None:
+        """A soma whose current lasts, or whose state is kept for whoever probes it."""
+        if self.real:
+            raise UsageError(
+                f"the engine 'layers' has no real arithmetic for population '{p.name}'; choose events, or exact"
+            )
+        space, start = self.space, np.zeros((2, n), np.int64)
+        for row, values in zip(start, (p.start_u, p.start_v), strict=True):
+            if values is not None:
+                row[:] = values.transpose(1, 2, 0).reshape(-1)
+        low = np.full_like(theta, soma.NEVER) if p.vth_low is None else p.vth_low.astype(np.int64) << 6
+        state = space.buffer(("v", i), (2, n), np.int64)
+        form = bias, theta, low, p.du, p.dv, np.array(p.restart or (0, 0), np.int64), self.counters.overflow_of(i)
+        space.step(
+            soma.lif_lasting, space.block.window, space.T, acc, state, start, space.codes(i, True), *form, self.rule
+        )
+        space.step(lambda values: self._keep(i, p, values), state)
+
+    def _keep(self, i: int, p: Population, values: np.ndarray) -> None:
+        """u and v of probed somas; the window is one frame then."""
+        if i not in self.probes:
+            return
+        frame, T = self.space.block.window[0], self.program.timesteps
+        planes = values.reshape(2, -1, p.shape[0]).transpose(0, 2, 1).reshape(2, -1)
+        self.seen[i][:, self.space.block.first * T + frame] = planes[:, self.probes[i]]
+
+    def _cells(self, i: int, p: Population) -> None:
+        space, tables, start = self.space, cell_tables(p), cell_start(p)
+        state = space.buffer(("v", i), (kernel.PARTS, *start.shape[1:]), np.int64)
+        operands = space.acc(p.dendrite), state, start, space.codes(i), tables.form, tables.values, tables.thresholds
+        space.step(kernel.cells, space.block.window, space.T, *operands, self.counters.overflow_of(i), self.rule)
 
     def _wrapping(self, p: Population) -> bool | None:
         return None if self.bounds.accumulator[p.dendrite] < soma.UNWRAPPED else True

@@ -7,7 +7,7 @@ The layer engine gives the accumulators; current and potential follow from the e
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +15,10 @@ import numpy as np
 from nmc_compiler.errors import UsageError
 from nmc_compiler.program.model import Population, Program
 
+from .cells import advanced, cell_start, cell_tables
 from .memory import Ref, Step
-from .overflow import wrap
+from .registers import wrap
+from .states import PARTS
 
 if TYPE_CHECKING:
     from .engine_layers import LayerEngine
@@ -80,6 +82,8 @@ def potentials(p: Population, a: np.ndarray, somas: np.ndarray, rule: int | None
     found = np.stack([a, a if p.model == "relay" else wrap(a << 6, rule), a], axis=3)
     if p.model == "relay":
         return found
+    if p.cell is not None:
+        return _cells(p, a, somas, rule)
     bias, theta = _per_channel(p.bias, p, somas), _per_channel(p.vth, p, somas) << 6
     v: np.ndarray = np.zeros_like(a[:, 0])
     for t in range(a.shape[1]):
@@ -90,6 +94,21 @@ def potentials(p: Population, a: np.ndarray, somas: np.ndarray, rule: int | None
         v = np.clip(v + found[:, t, :, 1] + bias, 1 - LIMIT, LIMIT - 1)
         v = np.where(v > theta, 0, v) if p.model == "lif" else v
         found[:, t, :, 2] = v
+    return found
+
+
+def _cells(p: Population, a: np.ndarray, somas: np.ndarray, rule: int | None) -> np.ndarray:
+    """``potentials`` of cells; channels are those of the somas, one by one."""
+    _, h, w = p.shape
+    channels, tables = somas // (h * w), cell_tables(p)
+    tables = replace(tables, values=tables.values[:, :, channels], thresholds=tables.thresholds[:, channels])
+    start = cell_start(p)[:, somas % (h * w), channels]
+    state = {part: np.zeros((len(somas), len(a)), np.int64) for part in PARTS["cell"]}
+    state |= {"u": state["u"] + start[0][:, None], "v": state["v"] + start[1][:, None]}
+    found = np.stack([a, a, a], axis=3)
+    for t in range(a.shape[1]):
+        _, state = advanced(tables, t, a[:, t].T, state, rule)
+        found[:, t, :, 1], found[:, t, :, 2] = state["u"].T, state["v"].T
     return found
 
 

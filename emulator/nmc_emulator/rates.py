@@ -10,6 +10,7 @@ from nmc_compiler.program.model import Program
 
 from .cost import is_dense, owners
 from .price_profile import PriceProfile
+from .statics import biased
 
 PS = 1000  # picoseconds in a nanosecond
 MAP_TERMS = {"or": "gate_op", "and": "gate_op", "pool": "pool_op", "relay": "relay_event"}
@@ -75,7 +76,7 @@ def rates_of(program: Program, profile: PriceProfile) -> Rates:
         axon_in=find("axon_in", True),
         hop_ew=find("hop_ew", True),
         hop_ns=find("hop_ns", True),
-        bias=find("bias_event", any(q.bias is not None and q.bias.any() for q in p.populations)),
+        bias=find("bias_event", any(biased(q).any() for q in p.populations)),
         compare=find("pool_compare", "maxpool" in moves),
         add=find("accumulator_add", bool(moves)),
         dyn_read=find("dyn_read", bool(p.dynamics)),

@@ -24,8 +24,9 @@ from .kernels import replay, tally
 from .layout import Layout, resolve
 from .loads import TickLoads
 from .memory import bind
+from .sites import Rulebooks, refuse_samples_sites, runtime_sites
 from .soma_tables import soma_tables
-from .statics import static_counters, updates_per_core
+from .statics import book_dense_sites, static_counters, updates_per_core
 from .timing import DYNAMIC, SPARSE, Edge, Timing, analyse
 from .trace import Events, Trace
 from .traffic import Ledger, classify
@@ -43,12 +44,14 @@ class Chunk:
     first: index of the first sample.  trace: their events, with ``step`` counted from the chunk's first
     timestep.  host: by host current, which of its values are not zero: bool [samples, T or 1, C, H, W].
     potentials: what probes saw, by population: int64 [samples, T, somas, states] (``probe.STATES``).
+    places: where every sample has sites of its own, their coordinates as it gave them: [samples, 1, 3, slots, 1].
     """
 
     first: int
     trace: Trace
     host: dict[int, np.ndarray] = field(default_factory=dict)
     potentials: dict[int, np.ndarray] = field(default_factory=dict)
+    places: np.ndarray | None = None
 
 
 def part(events: Events, first: int, last: int) -> Events:
@@ -82,6 +85,7 @@ class _TraceCounting(Counting):
     ) -> None:
         self.program, self.layout, self.timing = program, layout, timing
         self.counters, self.space, self.loads = counters, space, loads
+        self.rulebooks = Rulebooks(program)
         self.left = program.timesteps  # timesteps of the window; in a stream, those that are left
         senders = [i for i, p in enumerate(program.populations) if p.model != "readout"]
         self.apart = {e.src for e in timing.edges if e.kind == SPARSE}
@@ -191,7 +195,8 @@ class Recount:
             raise UsageError(f"Program '{program.name}' is a stream: say how many timesteps are counted")
         self.stream = 0 if program.timesteps else steps
         self.program, self.sink = _windowed(program), loads
-        self.size = 1 if self.stream else _block_size(program)
+        self.own_sites = runtime_sites(program)  # each sample has its own
+        self.size = 1 if self.stream or self.own_sites else _block_size(program)
         self.timing, self.layout = analyse(self.program), resolve(self.program)
         self.counters = Counters.zeros(program, self.layout.cores)
         self.static = self._static()
@@ -230,8 +235,8 @@ class Recount:
                 self.counting.writes(e)
         self.steps, _ = bind(self.space.steps, self.space.shapes, forever=False)
         blank = np.zeros((p.timesteps if p.input_time else 1, *p.input_shape))
-        host = Host(p)
-        self.macs = [host.current(k, blank, 0)[1] for k in range(len(p.host_currents))]
+        self.host = Host(p)
+        self.macs = [0 if self.own_sites else self.host.current(k, blank, 0)[1] for k in range(len(p.host_currents))]
 
     def add(self, chunk: Chunk) -> None:
         """Count the next samples. UsageError if they are not the next, or lack what the host sent."""
@@ -245,7 +250,20 @@ class Recount:
         self._add_currents(chunk)
         for start in range(0, chunk.trace.steps, T * self.size):
             end = min(start + T * self.size, chunk.trace.steps)
+            if self.own_sites:
+                self._load_sites(chunk, start // T)
             self._add_block({i: part(e, start, end) for i, e in chunk.trace.events.items()}, end - start)
+
+    def _load_sites(self, chunk: Chunk, sample: int) -> None:
+        """Fan-out, dense twins and work of the host as the sites of a sample have them."""
+        if chunk.places is None:
+            refuse_samples_sites(self.program, "a count of recorded events")
+        else:
+            rulebooks, places = self.counting.rulebooks, chunk.places[sample]
+            rulebooks.load(places, chunk.first + sample)
+            book_dense_sites(self.counters, self.program, self.layout, self.timing, rulebooks)
+            for k in range(len(self.macs)):
+                self.counters.tables["host_macs"][k, -1] += self.host.site_macs(k, places, chunk.first + sample)
 
     def _add_block(self, events: dict[int, Events], frames: int) -> None:
         p, space, counting = self.program, self.space, self.counting

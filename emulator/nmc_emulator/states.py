@@ -9,6 +9,7 @@ from nmc_compiler.program.model import Box, Population, Program
 
 PARTS: dict[str, tuple[str, ...]] = {
     "lif": ("u", "v"),
+    "cell": ("u", "v", "b", "sent", "total"),
     "readout": ("v",),
     "sigma_delta": ("sigma", "act", "residue", "error"),
 }

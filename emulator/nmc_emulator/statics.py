@@ -9,6 +9,7 @@ from nmc_compiler.program.model import Population, Program, Transfer
 from .counters import Counters
 from .fanout import channel_segments, fan
 from .layout import Layout
+from .sites import EMPTY, Rulebooks, runtime_sites
 from .synapses import in_degree
 from .timing import CONV, DYNAMIC, SPARSE, Edge, Timing, multiplies, reading_role, synaptic_unit
 
@@ -23,13 +24,18 @@ def updates_per_core(program: Program, layout: Layout, population: int) -> np.nd
 
 
 def biased_per_core(population: Population, layout: Layout) -> np.ndarray:
-    found = np.zeros(layout.cores, np.int64)
-    if population.bias is None or population.dendrite < 0:
-        return found
-    for piece in layout.pieces[population.dendrite]:
+    found, given = np.zeros(layout.cores, np.int64), biased(population)
+    for piece in layout.pieces[population.dendrite] if population.dendrite >= 0 and given.any() else ():
         channels, height, width = piece.box.shape
-        found[piece.core] += np.count_nonzero(population.bias[piece.box.c0 : piece.box.c1]) * height * width
+        found[piece.core] += np.count_nonzero(given[piece.box.c0 : piece.box.c1]) * height * width
     return found
+
+
+def biased(population: Population) -> np.ndarray:
+    """bool [C]: whether somas have a bias, at any timestep of a table."""
+    table = None if population.cell is None else population.cell.bias
+    values = population.bias if table is None else table.any(axis=0)
+    return np.zeros(population.shape[0], bool) if values is None else values != 0
 
 
 def _elements(size: int, kernel: int, stride: int, pad: int, lo: int, hi: int) -> int:
@@ -81,6 +87,8 @@ def _dense_fan(program: Program, layout: Layout, e: Edge) -> np.ndarray:
 
 def _dense_synops(program: Program, layout: Layout, e: Edge) -> np.ndarray:
     """SynOps of one timestep with every source soma active, int64 [cores]."""
+    if _own_sites(program, e):
+        return np.zeros(layout.cores, np.int64)  # booked sample by sample
     if e.kind == CONV:
         return _dense_fan(program, layout, e)
     found, degree = np.zeros(layout.cores, np.int64), in_degree(program, program.sparses[e.index])
@@ -103,6 +111,37 @@ def static_counters(program: Program, layout: Layout, timing: Timing) -> Counter
         tables["accumulator_adds"][i, :n] += adds * steps
     book_dense(counters, program, layout, timing, 1)
     return counters
+
+
+def _own_sites(program: Program, e: Edge) -> bool:
+    """Whether how many somas of the source there can be is a matter of the sample."""
+    return e.kind == CONV and runtime_sites(program) and program.populations[e.src].sites is not None
+
+
+def book_dense_sites(
+    counters: Counters, program: Program, layout: Layout, timing: Timing, rulebooks: Rulebooks
+) -> None:
+    """Add the dense twins of one sample with sites of its own: every soma on a site active in every timestep."""
+    tables = counters.tables
+    for e in (e for e in timing.edges if _own_sites(program, e)):
+        name = "synops_mac_dense" if multiplies(program, e) else "synops_ac_dense"
+        steps = max(program.timesteps - e.lag, 0)
+        tables[name][synaptic_unit(program, e), : layout.cores] += _site_fan(program, layout, e, rulebooks) * steps
+
+
+def _site_fan(program: Program, layout: Layout, e: Edge, rulebooks: Rulebooks) -> np.ndarray:
+    """Work of one timestep with every soma on a site active, int64 [cores]."""
+    conv, found = program.convs[e.index], np.zeros(layout.cores, np.int64)
+    here = rulebooks.tables.tables[program.populations[e.src].sites].count  # type: ignore[index]
+    for piece in layout.pieces[e.dst]:
+        b = piece.box
+        if conv.sites is None:  # from each slot to itself
+            pairs = int(here[0]) if conv.collapse else min(max(int(here[0]) - b.y0, 0), b.y1 - b.y0)
+        else:
+            near = rulebooks.near[conv.sites]
+            pairs = int(np.count_nonzero((near if conv.collapse else near[b.y0 : b.y1]) != EMPTY))
+        found[piece.core] += pairs * conv.weight.shape[2] * (b.c1 - b.c0)
+    return found
 
 
 def book_dense(counters: Counters, program: Program, layout: Layout, timing: Timing, samples: int) -> None:

@@ -10,7 +10,9 @@ from nmc_compiler.errors import UsageError
 from nmc_compiler.program.model import Population, Program
 
 from .bounds import INT32, Bounds
+from .cells import cell_tables
 from .kernels import stream_tables as tables
+from .kernels.cell import FORM, PARTS
 from .kernels.soma import NARROW_BIAS, UNWRAPPED
 from .layout import Layout
 from .memory import require
@@ -49,7 +51,7 @@ class StreamPlan:
     net: tables.Net
     slots: int  # ticks that events may be under way
     accumulators: tuple[int, type]  # number and type
-    sizes: tuple[int, int, int]  # somas with u, with sigma-delta state, with state in real numbers
+    sizes: tuple[int, int, int, int]  # somas with u, with sigma-delta state, with state in real numbers; state of cells
     orders: tuple[np.ndarray | None, ...]
     places: tuple[np.ndarray | None, ...]
     coded: tuple[bool, ...]  # populations whose events carry codes
@@ -102,8 +104,8 @@ def _kind(p: Population, bounds: Bounds, real: bool) -> int:
         return tables.INPUT
     if p.model in ("relay", "readout"):
         return tables.RELAY if p.model == "relay" else tables.READOUT
-    if p.model == "sigma_delta":
-        return tables.SIGMA_DELTA
+    if p.model in ("sigma_delta", "cell"):
+        return tables.SIGMA_DELTA if p.model == "sigma_delta" else tables.CELL
     if real:
         return tables.LIF_REAL
     bias = np.abs(p.bias.astype(np.int64)).max(initial=0) if p.bias is not None else 0
@@ -141,7 +143,7 @@ class Planner:
         self._require_memory()
         self.orders = tuple(channel_last(p.shape) for p in program.populations)
         self.coded = tuple(map(coded, program.populations))
-        self.wide = self.deep = self.floating = 0
+        self.wide = self.deep = self.floating = self.celled = 0
         self.real = real
         self.pops = self._populations(recorded)
         self.dends = self._dendrites()
@@ -197,6 +199,7 @@ class Planner:
             path_start=path_start,
             paths=paths,
             homes=np.array([updates_per_core(program, self.layout, i) for i in range(len(populations))], np.int32),
+            **self._cells(),
         )
         accumulators = int(sum(d["length"] * d["ring"] for d in self.dends))
         return StreamPlan(
@@ -206,13 +209,32 @@ class Planner:
             net=net,
             slots=self.slots,
             accumulators=(accumulators, np.int64 if wide else np.int32),
-            sizes=(self.wide, self.deep, self.floating),
+            sizes=(self.wide, self.deep, self.floating, self.celled),
             orders=self.orders,
             places=tuple(map(inverse, self.orders)),
             coded=self.coded,
             edges=self.timing.edges,
             rows=pool.rows,
         )
+
+    def _cells(self) -> dict[str, np.ndarray]:
+        """Tables of all cells; ``pops`` learn their rows."""
+        sizes: list[tuple[int, ...]] = []
+        forms, pool, at = [np.zeros((0, FORM), np.int64)], [np.zeros(0, np.int64)], 0
+        for i, p in enumerate(self.program.populations):
+            if p.model != "cell":
+                continue
+            self.pops[i]["cell"] = len(sizes)
+            found = cell_tables(p)
+            sizes.append((p.shape[0], len(found.thresholds), len(found.values), at, at + found.values.size))
+            forms.append(found.form[None])
+            pool += [found.values.reshape(-1), found.thresholds.reshape(-1)]
+            at += found.values.size + found.thresholds.size
+        return {
+            "cells": np.array(sizes, tables.CELL_SIZES),
+            "forms_of_cells": np.concatenate(forms),
+            "cell_pool": np.concatenate(pool),
+        }
 
     def _clock(self) -> np.ndarray:
         p, found = self.program, np.zeros(1, tables.CLOCK)
@@ -248,6 +270,9 @@ class Planner:
         if kind == tables.LIF_REAL:
             self.floating += size
             return self.floating - size
+        if kind == tables.CELL:
+            self.celled += PARTS * size
+            return self.celled - PARTS * size
         if kind == tables.SIGMA_DELTA:
             self.deep += size
             return self.deep - size

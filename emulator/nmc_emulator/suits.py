@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nmc_compiler.program.learning import only_neurocore
-from nmc_compiler.program.model import Program
+from nmc_compiler.program.model import Population, Program
 
 
 def why_not_events(program: Program) -> str | None:
@@ -22,6 +22,7 @@ def why_not_events(program: Program) -> str | None:
         "pooling": pools,
         "level tables": [p for p in program.populations if p.model == "levels"],
         "collapsing convolutions": [c for c in program.convs if c.collapse],
+        "convolutions between sites": [c for c in program.convs if c.sites is not None],
     }
     for what, items in parts.items():
         if items:
@@ -33,24 +34,33 @@ def why_not_layers(program: Program) -> str | None:
     """What of the Program the layer engine does not run; None if it runs it all."""
     if program.timesteps == 0:
         return "no last timestep (a stream)"
-    if program.sparses:
-        return f"sparse projection '{program.sparses[0].name}'"
-    for i, p in enumerate(program.populations):
-        kept = p.restart, p.start_u, p.start_v, p.vth_low
-        if p.model == "sigma_delta" or any(k is not None for k in kept) or (p.model == "lif" and p.du != 4095):
+    for p in program.populations:
+        if p.model == "sigma_delta":
             return f"population '{p.name}'"
-        if p.model == "input" and all(h.population != i for h in program.host_codes):
-            return f"input '{p.name}', whose events are given"
     return None
 
 
-def engine_for(program: Program) -> str:
-    """The fast engine for a Program: "layers" if it can run it, and "events" where a loop makes that slow.
+def lasts(p: Population) -> bool:
+    """Whether a lif has more than a potential that decays from 0."""
+    kept = p.restart, p.start_u, p.start_v, p.vth_low
+    return p.model == "lif" and (p.du != 4095 or any(k is not None for k in kept))
 
-    "neurocore" where nothing else computes it.
+
+def takes_events(program: Program) -> bool:
+    """Whether an input has no encoder: its events are given."""
+    encoded = {h.population for h in program.host_codes}
+    return any(p.model == "input" and i not in encoded for i, p in enumerate(program.populations))
+
+
+def engine_for(program: Program) -> str:
+    """The fast engine for a Program: "layers" if it can run it, and "events" where a loop or synapses one by one make
+    that slow; "ticks" where neither can; "neurocore" where nothing else computes it.
     """
     if only_neurocore(program) is not None:
         return "neurocore"
     loops = any(e.lag for e in (*program.convs, *program.maps, *program.sparses))  # type: ignore[attr-defined]
-    events = why_not_events(program) is None and (loops or why_not_layers(program) is not None)
-    return "events" if events else "layers"
+    layers = why_not_layers(program) is None
+    slow = loops or program.sparses or takes_events(program) or any(lasts(p) for p in program.populations)
+    if why_not_events(program) is None and (slow or not layers):
+        return "events"
+    return "layers" if layers else "ticks"

@@ -67,3 +67,19 @@ def cut(program: Program, s: Sparse, box: Box) -> Synapses:
     before = np.searchsorted(held, s.indptr)
     extra = np.zeros(len(held), np.int64) if s.extra is None else s.extra[held].astype(np.int64)
     return Synapses(before.astype(np.int64), local[s.target[held]], s.weight[held].astype(np.int64), extra)
+
+
+def channel_last(s: Sparse, source: Shape, target: Shape) -> list[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """(delay, indptr, target, weight) of the synapses of each delay; somas and accumulators counted channel last."""
+    channels, area = source[0], source[1] * source[2]
+    row = np.repeat(np.arange(channels * area), np.diff(s.indptr))
+    from_ = row % area * channels + row // area
+    into = s.target.astype(np.int64) % (target[1] * target[2]) * target[0] + s.target // (target[1] * target[2])
+    extra = np.zeros(len(row), np.int64) if s.extra is None else s.extra.astype(np.int64)
+    found = []
+    for late in np.unique(extra).tolist():
+        chosen = np.flatnonzero(extra == late)
+        order = chosen[np.argsort(from_[chosen], kind="stable")]
+        counts = np.bincount(from_[order], minlength=channels * area)
+        found.append((late, np.concatenate([[0], np.cumsum(counts)]), into[order], s.weight[order]))
+    return found

@@ -16,6 +16,8 @@ from nmc_compiler.program.model import Program
 from .counters import Counters
 from .kernels import tally
 from .layout import Axon, Layout
+from .synapses import cut
+from .timing import SPARSE
 
 
 @dataclass(frozen=True)
@@ -92,12 +94,43 @@ def classify(program: Program, layout: Layout, population: int, segments: np.nda
     ys, xs = _borders(height, [b[2:4] for b in boxes]), _borders(width, [b[4:6] for b in boxes])  # type: ignore[misc]
     builder = _Builder(layout)
     cell = np.empty((len(segments) - 1, height, width), np.int32)
+    if any(a.edge.kind == SPARSE for a in axons):
+        cell[:] = _each(program, layout, axons, sources, builder, cell.shape)
+        return _classes(builder, cell)
     for s, c in enumerate(segments[:-1].tolist()):
         for y0, y1 in zip(ys[:-1].tolist(), ys[1:].tolist(), strict=True):
             for x0, x1 in zip(xs[:-1].tolist(), xs[1:].tolist(), strict=True):
                 tile, core, _ = next(q for q in sources if _holds(q[2], c, y0, x0))
                 rows = tuple(i for i, a in enumerate(axons) if a.src_tile == tile and _holds(boxes[i], c, y0, x0))
                 cell[s, y0:y1, x0:x1] = builder.of(core, axons, rows)
+    return _classes(builder, cell)
+
+
+def _each(
+    program: Program,
+    layout: Layout,
+    axons: list[Axon],
+    sources: list[tuple[int, int, tuple[int, ...]]],
+    builder: _Builder,
+    shape: tuple[int, ...],
+) -> np.ndarray:
+    """Classes of all somas, [C, H, W]: those with the same axon rows on the same core, of a Sparse where they have a
+    synapse at its end."""
+    tile, met = np.empty(shape, np.int64), np.zeros((len(axons), *shape), bool)
+    for number, (_, _, b) in enumerate(sources):
+        tile[b[0] : b[1], b[2] : b[3], b[4] : b[5]] = number
+    for hit, a in zip(met, axons, strict=True):
+        hit[a.box.c0 : a.box.c1, a.box.y0 : a.box.y1, a.box.x0 : a.box.x1] = True
+        hit &= np.array([s[0] == a.src_tile for s in sources])[tile]
+        if a.edge.kind == SPARSE:
+            box = next(q.box for q in layout.pieces[a.edge.dst] if q.tile == a.tile)
+            hit &= cut(program, program.sparses[a.edge.index], box).reaches().reshape(shape)
+    keys, of = np.unique(np.concatenate([tile[None], met]).reshape(len(axons) + 1, -1), axis=1, return_inverse=True)
+    numbers = [builder.of(sources[k[0]][1], axons, tuple(np.flatnonzero(k[1:]).tolist())) for k in keys.T.tolist()]
+    return np.array(numbers)[of.reshape(shape)]
+
+
+def _classes(builder: _Builder, cell: np.ndarray) -> Classes:
     axon_rows = [r for rows in builder.axons for r in rows]
     flat = cell.reshape(-1)
     start = np.flatnonzero(np.diff(flat, prepend=-1, append=-1))

@@ -9,6 +9,7 @@ and sums find all their inputs in the tile, and no core exceeds a limit.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -17,8 +18,8 @@ import numpy as np
 from nmc_compiler.errors import VerifyError
 from nmc_compiler.mapping.check_rows import replay_rows
 from nmc_compiler.mapping.resources import core_usage, limits
-from nmc_compiler.program.model import Conv, Dynamic, Map, Mapping, Program, Transfer
-from nmc_compiler.program.shapes import FLAT
+from nmc_compiler.program.model import Conv, Dynamic, Map, Mapping, Program, SiteWindow, Transfer
+from nmc_compiler.program.shapes import FLAT, channel_blocks
 from nmc_compiler.program.validate import validate_program
 from nmc_compiler.target import Target
 
@@ -186,11 +187,35 @@ def _window_hits(sources: int, targets: int, kernel: int, stride: int, pad: int,
     return hits
 
 
+def _site_hits(program: Program, conv: Conv, window: SiteWindow) -> np.ndarray:
+    """[source slot, target slot]: whether a tap leads from one site to the other; all, where samples have their own."""
+    items = program.sites or ()
+    source, target = items[window.source], items[window.target]
+    hits: np.ndarray = np.zeros((source.slots, target.slots), np.int8)
+    if source.table is None or target.table is None:
+        hits[:] = 1
+        return hits
+    fine, coarse = (target.table, source.table) if window.inverse else (source.table, target.table)
+    slot = {tuple(site): number for number, site in enumerate(coarse.tolist())}
+    for number, site in enumerate(fine.tolist()):
+        for tap in itertools.product(*map(range, window.kernel)):
+            moved = [n + p - k for n, p, k in zip(site, window.pad, tap, strict=True)]
+            if any(n % s for n, s in zip(moved, window.stride, strict=True)):
+                continue
+            other = slot.get(tuple(n // s for n, s in zip(moved, window.stride, strict=True)))
+            if other is not None:
+                hits[(other, number) if window.inverse else (number, other)] += 1
+    return hits
+
+
 def _conv_hits(program: Program, conv: Conv) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     inputs, outputs = program.populations[conv.src].shape[0], conv.weight.shape[3]
     group_in = np.arange(inputs) // conv.weight.shape[2]
     group_out = np.arange(outputs) // (outputs // conv.groups)
     channels = (group_in[:, None] == group_out[None, :]).astype(np.int64)
+    if conv.sites is not None:
+        hits = _site_hits(program, conv, conv.sites)
+        return channels, hits.sum(axis=1, keepdims=True) if conv.collapse else hits, np.ones((1, 1), np.int64)
     d, (high, wide) = conv.depth or FLAT, program.populations[conv.src].shape[1:]
     grid = (high // d.source, conv.out_hw[0] // d.target, conv.weight.shape[0] // d.kernel)
     ends = grid, (wide, conv.out_hw[1], conv.weight.shape[1])
@@ -205,8 +230,9 @@ def _conv_hits(program: Program, conv: Conv) -> tuple[np.ndarray, np.ndarray, np
 
 def _map_hits(program: Program, item: Map) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     src, dst = program.populations[item.src].shape, program.dendrites[item.dst].shape
-    channels = np.eye(src[0], dtype=np.int64)
-    if item.mode == "same":
+    inputs, outputs = channel_blocks(src, dst)
+    channels = np.kron(np.eye(src[0] // inputs, dtype=np.int64), np.ones((inputs, outputs), np.int64))
+    if item.mode in ("same", "reduce_channels", "broadcast_channels"):
         return channels, np.eye(src[1], dtype=np.int64), np.eye(src[2], dtype=np.int64)
     if item.mode == "window":
         rows, columns = (

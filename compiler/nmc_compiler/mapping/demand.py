@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nmc_compiler.mapping.between_sites import Between
 from nmc_compiler.mapping.cluster import Cluster, held_spans, somas_once
 from nmc_compiler.mapping.intervals import length, overlap
 from nmc_compiler.mapping.neurocore import descriptors
@@ -29,6 +30,7 @@ from nmc_compiler.mapping.resources import (
     limits,
     parameter_sets,
     row_bits,
+    site_tables,
     sizes,
     synapse_bits,
 )
@@ -138,6 +140,10 @@ def _per_chunk(dendrite: int, value: Callable[[int, int], int]) -> Factor:
     return lambda held: np.array([value(a, b) for a, b in held[dendrite].tolist()], np.int64)
 
 
+def _table_bits(dendrite: int, between: Between) -> Factor:
+    return lambda held: between.bits(held[dendrite])
+
+
 def _somas(net: Netlist, cluster: Cluster) -> list[Term]:
     neurons, groups = RESOURCES.index("neurons"), RESOURCES.index("neuron_groups")
     found = []
@@ -163,6 +169,8 @@ def _memory(net: Netlist, cluster: Cluster) -> list[Term]:
             if key not in seen and not isinstance(reach.item, Sparse):
                 found.append(Term(MEMORY, (_per_chunk(dendrite, _bits_of(reach, net.sizes)), _one, _one)))
             seen.add(key)
+        for between in site_tables(net.into[dendrite]):
+            found.append(Term(MEMORY, (_one, _table_bits(dendrite, between), _one)))
         shared = extra_accumulators(net.program, dendrite, net.sizes) * net.sizes.accumulator
         if shared:
             found.append(Term(MEMORY, (_length(dendrite, shared), _length(dendrite), _length(dendrite))))
@@ -212,6 +220,8 @@ def _bits_of(reach: Reach, size: Sizes) -> Callable[[int, int], int]:
 
 
 def _axons_in(net: Netlist, reach: Reach, cuts: Cuts) -> Term:
+    if reach.carries_site:
+        return _tiles_in(net, reach, cuts)
     tiles, each = net.source_channels(reach.src, cuts), descriptors(reach) if net.sizes.neurocore else 1
 
     def channels(held: Held) -> np.ndarray:
@@ -227,9 +237,24 @@ def _axons_in(net: Netlist, reach: Reach, cuts: Cuts) -> Term:
     return Term(AXONS_IN, (channels, along(1), along(2)))
 
 
+def _tiles_in(net: Netlist, reach: Reach, cuts: Cuts) -> Term:
+    """One entry per tile of the source, whose events carry their sites."""
+    tiles, dendrite = net.source_channels(reach.src, cuts), net.program.populations[reach.src].dendrite
+    known = cuts.get(net.cluster_of(dendrite)) if dendrite >= 0 else None
+    rows = 1 if known is None else len(known[1]) * len(known[2])
+
+    def channels(held: Held) -> np.ndarray:
+        return rows * np.sum(overlap(reach.channels(held[reach.dst]), tiles) > 0, axis=1)
+
+    return Term(AXONS_IN, (channels, _one, _one))
+
+
 def _axons_out(net: Netlist, reach: Reach, dendrite: int, cuts: Cuts) -> Term:
     """One entry per position of the tile and tile of the target that the position reaches."""
     wanted = [net.target_spans(reach, axis, cuts) for axis in (0, 1, 2)]
+    if reach.carries_site:  # one per tile of the target
+        tiles = int(np.prod([len(spans) for spans in wanted]))
+        return Term(RESOURCES.index("axons_out"), (lambda held: tiles * _one(held), _one, _one))
 
     def channels(held: Held) -> np.ndarray:
         return np.sum(-(-overlap(held[dendrite], wanted[0]) // net.atoms), axis=1)

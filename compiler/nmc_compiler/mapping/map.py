@@ -19,6 +19,7 @@ from nmc_compiler.mapping.resources import core_usage, limits
 from nmc_compiler.mapping.route import route
 from nmc_compiler.mapping.tables import axon_table, piece_table, tile_table
 from nmc_compiler.mapping.traffic import Rates, rate_maps, traffic_matrix
+from nmc_compiler.neurocore.places import PROFILE, require_models
 from nmc_compiler.program.facts import target_facts
 from nmc_compiler.program.model import Mapping, Population, Program
 from nmc_compiler.program.timing import largest_extra
@@ -38,12 +39,15 @@ def map_program(
     ``chips``: how many may be used, or "auto" for the fewest. ``rates``: events per neuron and
     timestep by population name (see `traffic.rate_maps`), the weights of placement. The same
     arguments give the same mapping. Raises CapacityError where the network does not fit,
-    LoweringError where codes are too wide for the target's events, UsageError for bad options.
+    LoweringError where codes are too wide for the target's events or its cores cannot compute a part, UsageError for
+    bad options.
     """
     if chips != "auto":
         target.mesh.extent(_whole_number(chips))
     program = dataclasses.replace(program, mapping=None, target={})
     validate_program(program)
+    if target.profile == PROFILE:
+        require_models(program)
     _require_payload(program, target)
     _require_tables(program, target)
     _require_delays(program, target)

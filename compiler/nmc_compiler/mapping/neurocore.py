@@ -14,6 +14,7 @@ import numpy as np
 from nmc_compiler.mapping.reach import Reach
 from nmc_compiler.neurocore.conv import conv_words, fits_conv_rows
 from nmc_compiler.program.model import Conv, Map, Sparse
+from nmc_compiler.program.shapes import channel_blocks
 
 HOP = 15  # steps of one DELAY descriptor
 
@@ -36,12 +37,12 @@ def block_words(reach: Reach, c0: int, c1: int) -> int:
 
 
 def _fan(reach: Reach, item: Map) -> int:
-    """Targets of one source."""
+    """Targets of one source, or sources of one target where those are more."""
     if item.mode == "broadcast":
         return math.prod(reach.dst_shape[1:])
     if item.mode == "window":
         return math.prod(-(-k // s) for k, s in zip(item.kernel, item.stride, strict=True))
-    return 1
+    return channel_blocks(reach.src_shape, reach.dst_shape)[0]
 
 
 def row_words(synapses: int, accumulators: int) -> int:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nmc_compiler.mapping.between_sites import Between
 from nmc_compiler.mapping.intervals import constant, reached, sources_of_outputs
 from nmc_compiler.mapping.volumes import sources_of_rows, useful_rows
 from nmc_compiler.program.model import Conv, Dynamic, Map, Program, Shape, Sparse
-from nmc_compiler.program.shapes import Window, conv_windows
+from nmc_compiler.program.shapes import Window, channel_blocks, conv_windows
 from nmc_compiler.program.validate_mapping import ROLES
 
 CONV, MAP, DYNAMIC, SPARSE = 0, 1, 2, 3
@@ -37,13 +38,21 @@ class Reach:
     src_shape: Shape
     dst_shape: Shape
     depth: int = 0  # d of a Dynamic: channels of q and k per head
+    between: Between | None = None  # of a Conv between sites
+
+    @property
+    def carries_site(self) -> bool:
+        """Whether every event of a tile goes to every tile of the target, which looks its site up."""
+        return self.between is not None and not self.between.known
 
     def sources(self, axis: int, spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Intervals of source coordinates along `axis` whose events reach `spans` [n, 2] of the target.
 
         Two arrays: the intervals [m, 2], disjoint for each span, and the span [m] that each belongs to, ascending.
-        All spans have one, perhaps empty, but rows of volumes, which have as many as they need.
+        All spans have one, perhaps empty, but rows of volumes and slots of sites, which have as many as they need.
         """
+        if axis == 1 and self.between is not None:
+            return self.between.reaching(self._outputs(axis, spans))
         if axis == 1 and isinstance(self.item, Conv) and self.item.depth is not None:
             return sources_of_rows(self._outputs(axis, spans), *conv_windows(self.item, self.src_shape)[:2])
         return self._single(axis, spans), np.arange(len(spans))
@@ -55,7 +64,7 @@ class Reach:
         if window is not None:
             outs, (size, _, *form) = self._outputs(axis, spans), window
             return sources_of_outputs(outs, size, *form)
-        if isinstance(self.item, Map) and self.item.mode == "same":
+        if isinstance(self.item, Map) and self.item.mode in ("same", "reduce_channels", "broadcast_channels"):
             return spans
         return constant(spans, 0, self.src_shape[axis])
 
@@ -74,6 +83,8 @@ class Reach:
 
     def _window(self, axis: int) -> Window | None:
         """The window along rows, within one slice of a volume, or columns, where there is one at all."""
+        if self.between is not None:
+            return None
         a, item = axis - 1, self.item
         if isinstance(item, Conv):
             return conv_windows(item, self.src_shape)[axis]
@@ -98,6 +109,9 @@ class Reach:
             return _blocks(spans, self.dst_shape[0] // heads, self.src_shape[0] // heads)
         if isinstance(self.item, Sparse):
             return constant(spans, 0, self.src_shape[0])
+        if isinstance(self.item, Map):
+            source, target = channel_blocks(self.src_shape, self.dst_shape)
+            return _blocks(spans, target, source)
         return spans
 
 
@@ -118,7 +132,8 @@ def find_reaches(program: Program) -> list[Reach]:
 def _reach(program: Program, kind: int, index: int, role: int, item: Conv | Map | Dynamic | Sparse, src: int) -> Reach:
     shapes = program.populations[src].shape, program.dendrites[item.dst].shape
     depth = program.populations[item.q].shape[0] // item.heads if isinstance(item, Dynamic) else 0
-    return Reach(kind, index, role, item, src, item.dst, *shapes, depth)
+    between = Between(program, item) if isinstance(item, Conv) and item.sites is not None else None
+    return Reach(kind, index, role, item, src, item.dst, *shapes, depth, between)
 
 
 def is_dense(reach: Reach) -> bool:

@@ -2,10 +2,13 @@
 
 neurons        somas, one per population and position
 neuron_groups  distinct parameter sets (model, decays, thresholds, restart), whichever populations use them
-synapse_words  weight blocks, rows of synapses, constant weights, dynamic tables and shared accumulators, in
-               words; projections with one weight_key share a block where they serve the same channels
+synapse_words  weight blocks, rows of synapses, constant weights, dynamic tables, tables of sites and shared
+               accumulators, in words; projections with one weight_key share a block where they serve the same channels
 axons_in       per projection, source tile and source position: ceil(channels / atoms)
 axons_out      per population, source position and destination core: ceil(channels / atoms)
+
+An event whose site is looked up where it arrives (``between_sites``) carries it: one entry in and out per source tile
+and projection, or destination core, is enough.
 
 A current from the host arrives like a spike of its own position: it takes axons_in, and one
 word per channel. The accumulator of a dendrite that one soma reads in the tick of arrival is part of
@@ -20,16 +23,18 @@ takes; a weight wider than the target's takes two synapses (low and high part).
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from nmc_compiler.mapping.between_sites import Between
 from nmc_compiler.mapping.boxes import axon_entries, grouped
 from nmc_compiler.mapping.neurocore import block_words, descriptors, rows_words
 from nmc_compiler.mapping.reach import Reach, find_reaches, is_dense
 from nmc_compiler.mapping.rows import counts, painted
-from nmc_compiler.program.model import Conv, Dynamic, Mapping, Program, Shape, Sparse
+from nmc_compiler.program.model import Cell, Conv, Dynamic, Mapping, Population, Program, Shape, Sparse
 from nmc_compiler.program.validate_mapping import axon_ends
 from nmc_compiler.target import Target
 
@@ -128,6 +133,18 @@ def _table_bits(reach: Reach, item: Dynamic, c0: int, c1: int, size: Sizes) -> i
     return up(entries * size.table_entry * size.banks, size.word)
 
 
+def site_tables(reaches: Iterable[Reach]) -> list[Between]:
+    """What addresses the targets of one dendrite's convolutions between sites, those with equal windows once.
+
+    A hash table serves all of them: it holds the sites of the target.
+    """
+    found: dict[object, Between] = {}
+    for reach in reaches:
+        if reach.between is not None and isinstance(reach.item, Conv):
+            found.setdefault(reach.item.sites if reach.between.known else None, reach.between)
+    return list(found.values())
+
+
 def synapse_bits(item: Sparse, size: Sizes) -> int:
     """Bits of one synapse of `item` in its row."""
     low, high = (int(item.weight.min()), int(item.weight.max())) if len(item.weight) else (0, 0)
@@ -168,13 +185,25 @@ def parameter_sets(program: Program, size: Sizes) -> list[np.ndarray]:
         if values is None:
             values = np.zeros((1, 0), np.int64)
         p = population
-        shared = (p.model, p.du, p.dv, p.restart, p.relu, p.cumulative, p.out_shift, p.level if size.neurocore else 0)
+        level = p.level if size.neurocore else 0
+        shared: tuple = (p.model, p.du, p.dv, p.restart, p.relu, p.cumulative, p.out_shift, level)
         if p.vth_low is not None:
             values = np.stack([values, p.vth_low], axis=1)
+        if p.cell is not None:
+            values, shared = _cell_values(p, p.cell), (*shared, p.cell.soft, p.cell.late, p.cell.db, p.cell.sums)
         rows = [tuple(row) for row in values.reshape(len(values), -1).tolist()]
         sets = [numbers.setdefault((shared, row), len(numbers)) for row in rows]
         found.append(np.broadcast_to(np.array(sets, np.int64), population.shape[:1]))
     return found
+
+
+def _cell_values(p: Population, cell: Cell) -> np.ndarray:
+    """What a microcoded soma's program takes as parameters, [C, n]; a table by timestep is one of each soma's own."""
+    assert p.thresholds is not None  # validated
+    given = [a for a in (cell.step, cell.low, cell.floor, cell.jump) if a is not None]
+    tables = [np.broadcast_to(a.T, (p.shape[0], len(a))) for a in (cell.gain, cell.rise) if a is not None]
+    ladder = np.broadcast_to(p.thresholds, (p.shape[0], p.thresholds.shape[1]))
+    return np.concatenate([ladder, *(a[:, None] for a in given), *tables], axis=1)
 
 
 def extra_accumulators(program: Program, dendrite: int, size: Sizes) -> int:
@@ -226,6 +255,7 @@ def _memory_bits(program: Program, mapping: Mapping, piece_core: np.ndarray, siz
         dendrite, c0, c1 = int(piece[1]), int(piece[2]), int(piece[3])
         for reach in by_dendrite[dendrite]:
             blocks[(int(core), *block_key(reach, c0, c1))] = block_bits(reach, c0, c1, size)
+        bits[core] += sum(int(b.bits(piece[None, 4:6])[0]) for b in site_tables(by_dendrite[dendrite]))
         shared = extra_accumulators(program, dendrite, size) * size.accumulator
         bits[core] += shared * int(np.prod(piece[3::2] - piece[2::2], dtype=np.int64))
         if not size.neurocore:
@@ -255,14 +285,18 @@ def _count_axons(
     if not len(axons):
         return
     into, boxes = tile_core[axons[:, 4]], axons[:, 5:]
-    each = {(r.kind, r.index, r.role): descriptors(r) if size.neurocore else 1 for r in find_reaches(program)}
+    reaches = find_reaches(program)
+    each = {(r.kind, r.index, r.role): descriptors(r) if size.neurocore else 1 for r in reaches}
+    site = {(r.kind, r.index, r.role) for r in reaches if r.carries_site}
+    carried = np.array([tuple(row) in site for row in axons[:, 1:4].tolist()])
     for rows in grouped(np.column_stack([into, axons[:, 1:4], axons[:, 0]])):
         entries = axon_entries(boxes[rows], atoms) * each[tuple(axons[rows[0], 1:4].tolist())]
-        usage["axons_in"][into[rows[0]]] += entries
+        usage["axons_in"][into[rows[0]]] += 1 if carried[rows[0]] else entries
     sources = axon_ends(program, axons)[0]
-    for rows in grouped(np.column_stack([axons[:, 0], sources, into])):
+    for rows in grouped(np.column_stack([axons[:, 0], sources, into, carried])):
         if axons[rows[0], 0] >= 0:
-            usage["axons_out"][tile_core[axons[rows[0], 0]]] += axon_entries(boxes[rows], atoms)
+            entries = 1 if carried[rows[0]] else axon_entries(boxes[rows], atoms)
+            usage["axons_out"][tile_core[axons[rows[0], 0]]] += entries
 
 
 def _count_host_currents(program: Program, mapping: Mapping, piece_core: np.ndarray, atoms: int, usage: Usage) -> None:

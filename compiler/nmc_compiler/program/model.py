@@ -71,7 +71,8 @@ class Record:
 
 
 Role = Literal["neuron", "or", "and", "pool", "relay", "input", "readout"]
-Model = Literal["lif", "levels", "relay", "sigma_delta", "input", "readout"]
+Model = Literal["lif", "levels", "cell", "relay", "sigma_delta", "input", "readout"]
+CELL_ONE = 4096  # of a cell's gain
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,26 @@ class CoreSoma:
     refractory: int = 0  # 6 bits
     soft: bool = False
     gain: int = 1  # 8 bits
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What somas of the model cell have besides (``Population``, and docs/integers.md). Arrays are int32.
+
+    Tables by timestep have T rows; None: the same at every timestep.
+    """
+
+    soft: bool = False  # a code subtracts ``step``; else it resets v to 0
+    late: bool = False  # in the update after it; else at once
+    step: np.ndarray | None = None  # [C] membrane units, with ``soft``; None: nothing is reset
+    low: np.ndarray | None = None  # [C]: below it the soma sends -1
+    floor: np.ndarray | None = None  # [C]: v is never kept below it
+    sums: tuple[int, int] | None = None  # least and largest sum of what was sent in a window
+    db: int = 0  # 12-bit decay of b, what thresholds are raised by
+    jump: np.ndarray | None = None  # [C]: what a code adds to b; None: b is 0
+    gain: np.ndarray | None = None  # [T, C or 1] of the dendrite's value; CELL_ONE is one
+    bias: np.ndarray | None = None  # [T, C], in place of the population's
+    rise: np.ndarray | None = None  # [T, C or 1], added to thresholds and to ``step``
 
 
 @dataclass(frozen=True)
@@ -137,6 +158,13 @@ class Population:
                  the window, counted from 1, where t % interval = offset % interval (LIFReset).
     ``levels``   u as above; v = clip24(u + bias[c]); code = #{n : v >= thresholds[c or 0, n]},
                  thresholds ascending; stateless.
+    ``cell``     u = wrap24(D(u, du + 1) + (a * gain[t, c] >> 6));  b = clip24(D(b, db) + s * jump[c]);
+                 r = b + rise[t, c];  h = D(v, dv) + u + bias[c];  with ``late``: h - s * (step[c] + r) where
+                 ``soft``, else 0 where s != 0;  v = clip24(h);
+                 code = #{n : v >= thresholds[c or 0, n] + r} - (v < low[c]), kept so far in that the sum of
+                 what was sent stays in ``sums``;  s = code, 0 in the first timestep of a window;
+                 without ``late``: v = clip24(v - code * (step[c] + r)) where ``soft``, else 0 where code != 0;
+                 v = max(v, floor[c]).  (nmc's own, as microcode can do it; the fields of ``Cell``.)
     ``relay``    code = a itself as a signed graded spike of 24 bits, no event where 0.
     ``sigma_delta``  sigma += a;  act' = sigma + bias[c], no less than 0 with ``relu``;
                  delta = act' - act + residue;  error += delta;
@@ -146,8 +174,9 @@ class Population:
                  are given as it stores them, shifted left by spike_exp + state_exp; out_shift is state_exp).
     ``input``    no dendrite: codes come from the host, as HostCodes says or else as events.
     ``readout``  u as above; v = clip24(v + u + bias[c]); never fires; the host reads v after the
-                 last timestep: logit = v * readout_scale.
-    All state is 0 at the first timestep of every sample's window, or u and v of a lif what ``start_u`` and
+                 last timestep: logit = v * readout_scale; where it has ``sites``, of which there are n,
+                 (v / n + offset[c]) * readout_scale: a mean over sites.
+    All state is 0 at the first timestep of every sample's window, or u and v of a lif or cell what ``start_u`` and
     ``start_v`` say; bias acts inside windows only.
     """
 
@@ -160,20 +189,23 @@ class Population:
     dv: int = 4096  # 12-bit decay; 4096 forgets everything between timesteps
     vth: np.ndarray | None = None  # int32 [C] (lif)
     bias: np.ndarray | None = None  # int32 [C], membrane units (64 per synaptic unit)
-    thresholds: np.ndarray | None = None  # int32 [C or 1, D] (levels), membrane units
+    thresholds: np.ndarray | None = None  # int32 [C or 1, D] (levels, cell), membrane units
     payload_bits: int = 0  # 0: plain spike (0/1); else bits of the graded code
     signed: bool = False
     readout_scale: float = 1.0
     record: Record | None = None
-    du: int = 4095  # 12-bit decay of u (lif); 4095 forgets everything between timesteps
+    du: int = 4095  # 12-bit decay of u (lif, cell); 4095 forgets everything between timesteps
     vth_low: np.ndarray | None = None  # int32 [C] (lif): below it the soma sends -1 (ternary)
     restart: tuple[int, int] | None = None  # (interval, offset) in timesteps (lif)
-    start_u: np.ndarray | None = None  # int32 [C, H, W] (lif)
-    start_v: np.ndarray | None = None  # int32 [C, H, W] (lif)
+    start_u: np.ndarray | None = None  # int32 [C, H, W] (lif, cell)
+    start_v: np.ndarray | None = None  # int32 [C, H, W] (lif, cell)
     relu: bool = False  # sigma_delta
     cumulative: bool = False  # sigma_delta
     out_shift: int = 0  # sigma_delta
     core: CoreSoma | None = field(default=None, metadata=LEFT_OUT)  # lif
+    sites: int | None = field(default=None, metadata=LEFT_OUT)  # index into Program.sites; no event from empty slots
+    offset: np.ndarray | None = field(default=None, metadata=LEFT_OUT)  # int64 [C] (readout of a mean over sites)
+    cell: Cell | None = field(default=None, metadata=LEFT_OUT)  # cell
 
 
 @dataclass(frozen=True)
@@ -203,6 +235,43 @@ class Depth:
 
 
 @dataclass(frozen=True)
+class Sites:
+    """Active sites of a volume, one per slot: a population on them has the shape (C, slots, 1) (docs/sparse.md).
+
+    ``parent`` -1: sites of the input, else those that a convolution of ``kernel``, ``stride`` and ``pad`` makes of
+    the sites ``parent``: site o wherever o * stride - pad + k is one of them for some tap k, numbered as they are
+    found, slot by slot and tap by tap (C order).
+    ``table`` [slots, 3]: the sites of a fixed cloud. Without it the first three channels of each sample's input are
+    the coordinates of its sites, -1 in slots that have none, and sites are made as the cores hear of their parents.
+    """
+
+    name: str
+    slots: int
+    extent: tuple[int, int, int]  # coordinates are 0..extent - 1
+    parent: int = -1
+    kernel: tuple[int, int, int] = (1, 1, 1)
+    stride: tuple[int, int, int] = (1, 1, 1)
+    pad: tuple[int, int, int] = (0, 0, 0)
+    table: np.ndarray | None = field(default=None, metadata=LEFT_OUT)  # int32
+
+
+@dataclass(frozen=True)
+class SiteWindow:
+    """What a Conv between sites reads: fine = coarse * stride - pad + tap for every pair of sites that meet.
+
+    ``source`` and ``target`` are indices into Program.sites; the source is the fine one, or the coarse one where
+    ``inverse``. Equal sites, stride 1 and pad kernel // 2 make a submanifold convolution.
+    """
+
+    source: int
+    target: int
+    kernel: tuple[int, int, int]
+    stride: tuple[int, int, int] = (1, 1, 1)
+    pad: tuple[int, int, int] = (0, 0, 0)
+    inverse: bool = False
+
+
+@dataclass(frozen=True)
 class Conv:
     """Conv-addressed projection: cross-correlation as in PyTorch, weights shared by position.
 
@@ -214,6 +283,8 @@ class Conv:
     ``depth``: source and output grid are volumes of so many slices each, row d*H + h is row h of slice d,
     and ``weight`` is [kd*kh, kw, ...], row kz*kh + ky that of tap (kz, ky). Stride, pad and dilation
     of rows hold within a slice: a tap counts where both its slice and its row of that slice exist.
+    ``sites``: both ends are slots of active sites; ``weight`` is [taps, 1, C_in, C_out], taps of the three axes in
+    C order, ``out_hw`` (slots of the target, 1), and the window along the sites is that of ``sites`` alone.
     """
 
     name: str
@@ -231,6 +302,7 @@ class Conv:
     lag: int = 0
     weight_key: str = ""  # projections with equal keys share one synapse memory block on a core
     depth: Depth | None = field(default=None, metadata=LEFT_OUT)
+    sites: SiteWindow | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -264,7 +336,9 @@ class Map:
     """Constant-weight channel-wise projection (gates, OR-pools, relays): a += code << shift.
 
     ``mode``: "same" (c,y,x)->(c,y,x); "reduce" (c,y,x)->(c,0,0); "broadcast" (c,0,0)->(c,all);
-    "window": sum pool with ``kernel``, ``stride``, ``pad`` (every window that contains the source).
+    "window": sum pool with ``kernel``, ``stride``, ``pad`` (every window that contains the source);
+    "reduce_channels" (c,y,x)->(c // (C / G),y,x) onto the G channels of the dendrite;
+    "broadcast_channels" (g,y,x)->(the C / G channels of the dendrite in block g,y,x).
     """
 
     name: str
@@ -272,11 +346,24 @@ class Map:
     dst: int
     delay: int
     shift: int
-    mode: Literal["same", "reduce", "broadcast", "window"] = "same"
+    mode: Literal["same", "reduce", "broadcast", "window", "reduce_channels", "broadcast_channels"] = "same"
     kernel: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)
     pad: tuple[int, int] = (0, 0)
     lag: int = 0
+
+
+@dataclass(frozen=True)
+class Lasting:
+    """A table that lives for its sample: before the writes of a timestep every entry becomes (keep * entry) >> 12.
+
+    It is 0 before the first timestep of a window, and of every ``block``-th one. An event pair adds its product
+    << ``frac``.
+    """
+
+    keep: np.ndarray  # int32 [heads], 0 to 4096
+    frac: int = 0
+    block: int = 0  # timesteps; 0: the whole window
 
 
 @dataclass(frozen=True)
@@ -291,6 +378,7 @@ class Dynamic:
     The sum before the shift is saturated at ``saturate`` (codes are >= 0, sums only grow, so
     saturating above the last threshold changes no spike).
     Delays: the two written populations arrive at level A-1, the reading one at level A.
+    A table is 0 before its writes, or with ``lasting`` (order "kv") what is left of that of the timestep before.
     """
 
     name: str
@@ -305,6 +393,7 @@ class Dynamic:
     shift: int
     saturate: int
     order: Literal["kv", "qk"] = "kv"
+    lasting: Lasting | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -349,6 +438,7 @@ class HostCurrent:
     pad: tuple[int, int]
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
+    sites: SiteWindow | None = field(default=None, metadata=LEFT_OUT)  # weight [O, features, taps, 1]
 
 
 @dataclass(frozen=True)
@@ -413,6 +503,7 @@ class Program:
     meta: dict = field(default_factory=dict)  # provenance: options, input digests, tool version
     sparses: tuple[Sparse, ...] = ()
     traces: Traces | None = field(default=None, metadata=LEFT_OUT)  # of all plastic projections
+    sites: tuple[Sites, ...] | None = field(default=None, metadata=LEFT_OUT)  # parents before what is made of them
 
     @property
     def depth(self) -> int:

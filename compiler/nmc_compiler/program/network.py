@@ -28,6 +28,7 @@ from nmc_compiler.program.arguments import (
 )
 from nmc_compiler.program.facts import target_facts
 from nmc_compiler.program.model import (
+    Cell,
     Conv,
     CoreSoma,
     Dendrite,
@@ -94,6 +95,11 @@ class Network:
 
     # --- populations ------------------------------------------------------------------------------------
 
+    @property
+    def populations(self) -> tuple[Population, ...]:
+        """What was added so far."""
+        return tuple(self._populations)
+
     def input(self, name: str, shape: int | Shape, *, payload_bits: int = 0, signed: bool = False) -> int:
         """Somas whose events come from the host; ``payload_bits`` 0: plain spikes."""
         where = self._new_population(name)
@@ -150,6 +156,43 @@ class Network:
             core=core,
             payload_bits=TERNARY_BITS if ternary else 0,
             signed=ternary,
+        )
+
+    def cell(
+        self,
+        name: str,
+        shape: int | Shape,
+        *,
+        thresholds: Any,
+        cell: Cell,
+        du: int = 4095,
+        dv: int = 4096,
+        bias: Any = 0,
+        start_u: Any = None,
+        start_v: Any = None,
+    ) -> int:
+        """A soma that microcode carries out (``Cell``). ``thresholds`` [C or 1, D] in membrane units, ascending."""
+        where = self._new_population(name)
+        full = canonical_shape(where, shape)
+        check_within(f"{where}: du", du, 0, 4095)
+        check_within(f"{where}: dv", dv, 0, 4096)
+        table = integers(f"{where}: thresholds", thresholds)
+        if table.ndim != 2 or table.shape[0] not in (1, full[0]) or not table.shape[1]:
+            raise UsageError(f"{where}: thresholds have shape {list(table.shape)}, expected [1 or {full[0]}, D]")
+        signed, depth = cell.low is not None, table.shape[1]
+        return self._with_dendrite(
+            name,
+            full,
+            model="cell",
+            du=int(du),
+            dv=int(dv),
+            thresholds=narrow(table, np.int32),
+            cell=cell,
+            bias=bias_array(f"{where}: bias", bias, full, STATE),
+            start_u=per_soma(f"{where}: start_u", start_u, full),
+            start_v=per_soma(f"{where}: start_v", start_v, full),
+            payload_bits=depth.bit_length() + signed if depth > 1 or signed else 0,
+            signed=signed,
         )
 
     def sigma_delta(

@@ -45,6 +45,12 @@ def conv_windows(conv: Conv, src: Shape) -> tuple[Window, Window, Window]:
     return slices, *(Window(*size, *form) for size, *form in along)  # type: ignore[return-value]
 
 
+def channel_blocks(src: Shape, dst: Shape) -> Pair:
+    """Channels of one block of a Map's source, and of what it leads to: (1, 1) but for sums and copies of channels."""
+    groups = min(src[0], dst[0])
+    return src[0] // groups, dst[0] // groups
+
+
 def windows_start_inside(pool: Map | Transfer, src: Shape, dst: Shape) -> bool:
     """Whether every window of a pool holds a position of the source (in floor and ceil mode alike)."""
     return all(

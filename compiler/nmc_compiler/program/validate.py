@@ -27,7 +27,9 @@ from nmc_compiler.program.rules import (
     fail,
 )
 from nmc_compiler.program.shapes import conv_out
+from nmc_compiler.program.sites import check_sites, check_window, fixed
 from nmc_compiler.program.timing import check_timing
+from nmc_compiler.program.validate_cell import check_cell
 from nmc_compiler.program.validate_edges import check_edges
 from nmc_compiler.program.validate_mapping import check_tables
 
@@ -51,6 +53,7 @@ def validate_program(program: Program) -> None:
         check_range(f"{path}/cluster", dendrite.cluster, 0, len(program.dendrites) - 1)
     _check_size(program)
     _check_names(program)
+    check_sites(program)
     check_edges(program)
     check_traces(program)
     _check_host(program)
@@ -124,7 +127,7 @@ def _check_population(program: Program, p: Population, path: str) -> None:
         if (p.model == special) != (p.role == special):
             fail(f"{path}/role", f"model {p.model!r} and role {p.role!r}: {special!r} goes with itself only")
     _check_reading(program, p, path)
-    _check_parameters(p, path, program.modular)
+    _check_parameters(p, path, program.modular, program.timesteps)
     _check_payload(p, path)
     if not math.isfinite(p.readout_scale):
         fail(f"{path}/readout_scale", f"{p.readout_scale} is not finite")
@@ -142,23 +145,24 @@ def _check_reading(program: Program, p: Population, path: str) -> None:
 
 _OWNERS = {
     "vth": ("lif", "sigma_delta"),
-    "thresholds": ("levels",),
-    "bias": ("lif", "levels", "readout", "sigma_delta"),
-    "du": ("lif",),
+    "thresholds": ("levels", "cell"),
+    "bias": ("lif", "levels", "cell", "readout", "sigma_delta"),
+    "du": ("lif", "cell"),
     "vth_low": ("lif",),
     "restart": ("lif",),
-    "start_u": ("lif",),
-    "start_v": ("lif",),
+    "start_u": ("lif", "cell"),
+    "start_v": ("lif", "cell"),
     "core": ("lif",),
+    "cell": ("cell",),
     "relu": ("sigma_delta",),
     "cumulative": ("sigma_delta",),
     "out_shift": ("sigma_delta",),
 }
-_NEEDED = ("vth", "thresholds")
+_NEEDED = ("vth", "thresholds", "cell")
 _DEFAULTS = {f.name: f.default for f in dataclasses.fields(Population)}
 
 
-def _check_parameters(p: Population, path: str, modular: bool) -> None:
+def _check_parameters(p: Population, path: str, modular: bool, timesteps: int) -> None:
     for name, owners in _OWNERS.items():
         value = getattr(p, name)
         given = value is not None if _DEFAULTS[name] is None else value != _DEFAULTS[name]
@@ -182,6 +186,8 @@ def _check_parameters(p: Population, path: str, modular: bool) -> None:
         check_array(f"{path}/thresholds", p.thresholds, np.int32, (rows, None))
         if (np.diff(p.thresholds.astype(np.int64), axis=1) < 0).any():
             fail(f"{path}/thresholds", "a row is not ascending")
+    if p.cell is not None:
+        check_cell(p, p.cell, timesteps, f"{path}/cell")
 
 
 def _check_lif(p: Population, path: str, modular: bool) -> None:
@@ -205,17 +211,17 @@ def _check_lif(p: Population, path: str, modular: bool) -> None:
 
 def _check_payload(p: Population, path: str) -> None:
     check_range(f"{path}/payload_bits", p.payload_bits, 0, 24)
-    ternary = p.vth_low is not None
+    ternary = p.vth_low is not None or (p.cell is not None and p.cell.low is not None)
     sends_signed = p.model in ("relay", "sigma_delta") or ternary
     if p.signed and not sends_signed and p.model != "input":
         fail(f"{path}/signed", f"true, but codes of model {p.model!r} are not negative")
     if sends_signed and (not p.signed or p.payload_bits < (1 if ternary else 2)):
-        what = "a ternary lif" if ternary else f"a {p.model}"
+        what = f"a ternary {p.model}" if ternary else f"a {p.model}"
         fail(f"{path}/payload_bits", f"{p.payload_bits}, signed {p.signed}: {what} sends signed codes")
     if p.model == "readout" or (p.model == "lif" and not ternary):
         check_same(f"{path}/payload_bits", p.payload_bits, 0, f"model {p.model!r} sends no code")
     if p.thresholds is not None:
-        largest = max(1, 2**p.payload_bits - 1)
+        largest = max(1, 2 ** (p.payload_bits - p.signed) - 1)
         if p.thresholds.shape[1] > largest:
             fail(
                 f"{path}/payload_bits",
@@ -258,14 +264,18 @@ def _check_current(program: Program, h: HostCurrent, path: str) -> None:
     check_range(f"{path}/groups", h.groups, 1, h.in_shape[0])
     check_array(f"{path}/weight", h.weight, np.int32, (None, None, None, None))
     out, per_group, kh, kw = h.weight.shape
-    check_same(f"{path}/weight", per_group * h.groups, h.in_shape[0], "the channels of the input")
+    features = h.in_shape[0] - (3 if h.sites is not None and not fixed(program) else 0)  # without coordinates
+    check_same(f"{path}/weight", per_group * h.groups, features, "the channels of the input")
     check_same(f"{path}/groups", out % h.groups, 0, f"{out} output channels leave a rest")
     check_array(f"{path}/bias", h.bias, np.int64, (out,))
     check_values(f"{path}/bias", h.bias, -(2**61), 2**61)
-    grid = [
+    grid = list(program.dendrites[h.dst].shape[1:]) if h.sites is not None else [
         conv_out(h.in_shape[1 + a], (kh, kw)[a], h.stride[a], h.pad[a], h.dilation[a]) for a in (0, 1)
     ]  # fmt: skip
     check_same(f"{path}/dst", program.dendrites[h.dst].shape, (out, *grid), "the output of its convolution")
+    if h.sites is not None:
+        check_same(f"{path}/groups", h.groups, 1, "between sites there are no groups")
+        check_window(program, h.sites, (kh, kw), (h.in_shape[1:], tuple(grid)), f"{path}/sites")
     weights = int(np.abs(h.weight.astype(np.int64)).sum(axis=(1, 2, 3)).max())
     if weights >= 2**30:
         fail(

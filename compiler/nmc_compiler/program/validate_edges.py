@@ -9,7 +9,7 @@ from typing import NoReturn
 import numpy as np
 
 from nmc_compiler.program.learning import check_rule
-from nmc_compiler.program.model import Conv, Depth, Dynamic, Map, Program, Shape, Sparse, Transfer
+from nmc_compiler.program.model import Conv, Depth, Dynamic, Lasting, Map, Program, Shape, Sparse, Transfer
 from nmc_compiler.program.rules import (
     NUMBER_LIMIT,
     check_array,
@@ -22,6 +22,7 @@ from nmc_compiler.program.rules import (
     fail,
 )
 from nmc_compiler.program.shapes import conv_grid, conv_out, windows_start_inside
+from nmc_compiler.program.sites import check_window
 from nmc_compiler.program.timing import largest_extra
 
 MAX_SHIFT = 24
@@ -90,12 +91,23 @@ def _check_conv(program: Program, conv: Conv, path: str) -> None:
     check_same(f"{path}/weight", per_group * conv.groups, src[0], "the channels of the source")
     check_same(f"{path}/weight", out, dst[0], "the channels of the target")
     check_same(f"{path}/groups", out % conv.groups, 0, f"{out} output channels leave a rest")
+    if conv.sites is not None:
+        _check_between_sites(program, conv, (src, dst), path)
+        return
     if conv.depth is not None:
         _check_depth(conv.depth, src[1], conv.weight.shape[0], f"{path}/depth")
     grid = conv_grid(conv, src)
     check_same(f"{path}/out_hw", conv.out_hw, grid, f"output of kernel {conv.weight.shape[:2]} on {src[1:]}")
     check_pair(f"{path}/out_hw", conv.out_hw, 1)
     check_same(f"{path}/dst", dst[1:], (1, 1) if conv.collapse else grid, "positions of the target dendrite")
+
+
+def _check_between_sites(program: Program, conv: Conv, ends: tuple[Shape, Shape], path: str) -> None:
+    plain = (conv.stride, conv.pad, conv.dilation, conv.groups, conv.depth) == ((1, 1), (0, 0), (1, 1), 1, None)
+    check_same(f"{path}/sites", plain, True, "the window is that of the sites alone, without groups and depth")
+    check_window(program, conv.sites, conv.weight.shape[:2], (ends[0][1:], conv.out_hw), f"{path}/sites")  # type: ignore[arg-type]
+    grid = (1, 1) if conv.collapse else conv.out_hw
+    check_same(f"{path}/dst", ends[1][1:], grid, "positions of the target dendrite")
 
 
 def _check_depth(depth: Depth, rows: int, taps: int, path: str) -> None:
@@ -141,6 +153,9 @@ def _check_synapses(program: Program) -> None:
 
 def _check_map(program: Program, item: Map, path: str) -> None:
     src, dst = _check_ends(program, item, path)
+    if item.mode in ("reduce_channels", "broadcast_channels"):
+        _check_channel_map(item, src, dst, path)
+        return
     check_same(f"{path}/dst", dst[0], src[0], "a map keeps the channels")
     if item.mode == "window":
         check_pair(f"{path}/kernel", item.kernel, 1)
@@ -150,6 +165,13 @@ def _check_map(program: Program, item: Map, path: str) -> None:
     else:
         one, name = (dst, "dst") if item.mode == "reduce" else (src, "src")
         check_same(f"{path}/{name}", one[1:], (1, 1), f"mode {item.mode!r} has a single position there")
+
+
+def _check_channel_map(item: Map, src: Shape, dst: Shape, path: str) -> None:
+    check_same(f"{path}/dst", dst[1:], src[1:], f"mode {item.mode!r} keeps the positions")
+    many, few = (src[0], dst[0]) if item.mode == "reduce_channels" else (dst[0], src[0])
+    if many % few:
+        fail(f"{path}/dst", f"{few} channels do not divide {many}: mode {item.mode!r} has blocks of equal size")
 
 
 def _check_windows(item: Map | Transfer, src: Shape, dst: Shape, path: str) -> None:
@@ -180,6 +202,19 @@ def _check_dynamic(program: Program, item: Dynamic, path: str) -> None:
         check_same(f"{path}/{role}", math.prod(shape[1:]), tokens, "tokens of q")
     check_same(f"{path}/k", shapes["k"][0], shapes["q"][0], "channels of q")
     check_same(f"{path}/dst", shapes["dst"][0], shapes["v"][0], "channels of v")
+    if item.lasting is not None:
+        _check_lasting(program, item, item.lasting, f"{path}/lasting")
+
+
+def _check_lasting(program: Program, item: Dynamic, lasting: Lasting, path: str) -> None:
+    check_array(f"{path}/keep", lasting.keep, np.int32, (item.heads,))
+    check_values(f"{path}/keep", lasting.keep, 0, 4096)
+    check_range(f"{path}/frac", lasting.frac, 0, 15)
+    check_range(f"{path}/block", lasting.block, 0, NUMBER_LIMIT)
+    if item.order != "kv":
+        fail(path, "only tables of order 'kv' last")
+    if program.timesteps == 0:
+        fail(path, "a stream has no windows that a table could last for")
 
 
 def _check_transfer(program: Program, item: Transfer, path: str) -> None:

@@ -33,6 +33,39 @@ def dynamic_kv(window, q, k, v, acc, heads, shift, saturate, table, row):
 
 
 @njit(cache=True, nogil=True)
+def dynamic_lasting(window, q, k, v, acc, heads, shift, saturate, tables, row, keep, frac, block, steps):
+    """Order "kv" with tables that last: M = (keep * M) >> 12 before the writes of a timestep, 0 where a block begins.
+
+    Shapes as for ``dynamic_kv`` but tables [heads, d, dv], kept from call to call; keep [heads]. A block is of so many
+    of a sample's ``steps`` frames.
+    """
+    tokens = q.shape[1]
+    _, d, dv = tables.shape
+    for f in range(window[0], window[1]):
+        begins = f % steps % block == 0
+        for head in range(heads):
+            table = tables[head]
+            for i in range(d):
+                for j in range(dv):
+                    table[i, j] = 0 if begins else (keep[head] * table[i, j]) >> 12
+            for n in range(tokens):
+                for i in range(d):
+                    weight = np.int64(k[f, n, head * d + i])
+                    if weight != 0:
+                        for j in range(dv):
+                            table[i, j] += (weight * np.int64(v[f, n, head * dv + j])) << frac
+            for n in range(tokens):
+                row[:] = 0
+                for i in range(d):
+                    code = np.int64(q[f, n, head * d + i])
+                    if code != 0:
+                        for j in range(dv):
+                            row[j] += code * table[i, j]
+                for j in range(dv):
+                    acc[f, n, head * dv + j] += min(np.int64(row[j]), saturate) << shift
+
+
+@njit(cache=True, nogil=True)
 def dynamic_qk(window, q, k, v, acc, heads, shift, saturate, table, row):
     """Order "qk": M[m, n] += k[m, i] q[n, i], then a[n, j] += min(sum_m v[m, j] M[m, n], saturate) << shift.
 

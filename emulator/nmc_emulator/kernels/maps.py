@@ -39,6 +39,32 @@ def map_broadcast(window, codes, acc, gain, lag, steps):
 
 
 @njit(cache=True, nogil=True)
+def map_reduce_channels(window, codes, acc, gain, lag, steps):
+    """(c, p) -> (c // block, p): sums over blocks of channels."""
+    _, positions, channels = codes.shape
+    block = channels // acc.shape[2]
+    for f in range(window[0], window[1]):
+        if f % steps < lag:
+            continue
+        for p in range(positions):
+            for c in range(channels):
+                acc[f, p, c // block] += np.int64(codes[f - lag, p, c]) * gain
+
+
+@njit(cache=True, nogil=True)
+def map_broadcast_channels(window, codes, acc, gain, lag, steps):
+    """(g, p) -> (every channel of block g, p)."""
+    _, positions, channels = acc.shape
+    block = channels // codes.shape[2]
+    for f in range(window[0], window[1]):
+        if f % steps < lag:
+            continue
+        for p in range(positions):
+            for c in range(channels):
+                acc[f, p, c] += np.int64(codes[f - lag, p, c // block]) * gain
+
+
+@njit(cache=True, nogil=True)
 def map_window(window, codes, acc, geometry):
     """Sum pool: every window that contains the event. ``geometry`` as for convs."""
     channels, height, width, out_h, out_w, kh, kw = geometry[:7]

@@ -93,12 +93,17 @@ def sparse_event(events, somas, indptr, target, weight, extra, shift, graded, sl
 
 
 @njit(cache=True, nogil=True)
-def map_event(events, mode, kernel, stride, pad, shift, box, acc):
-    """Modes 0 same, 1 reduce, 2 broadcast, 3 window; returns accumulator additions."""
+def map_event(events, mode, blocks, kernel, stride, pad, shift, box, acc):
+    """Modes 0 same, 1 reduce, 2 broadcast, 3 window; returns accumulator additions.
+
+    blocks: channels of the source, and of the target, that lead to each other.
+    """
     done = 0
     for e in range(len(events)):
-        c, y, x, code = events[e, 0], events[e, 1], events[e, 2], events[e, 3]
-        if c < box[0] or c >= box[1]:
+        y, x, code = events[e, 1], events[e, 2], events[e, 3]
+        first = events[e, 0] // blocks[0] * blocks[1]
+        low, high = max(first, box[0]), min(first + blocks[1], box[1])
+        if low >= high:
             continue
         for ty in range(box[2], box[3]):
             for tx in range(box[4], box[5]):
@@ -110,8 +115,9 @@ def map_event(events, mode, kernel, stride, pad, shift, box, acc):
                 else:
                     hit = True
                 if hit:
-                    acc[c - box[0], ty - box[2], tx - box[4]] += code << shift
-                    done += 1
+                    for c in range(low, high):
+                        acc[c - box[0], ty - box[2], tx - box[4]] += code << shift
+                    done += high - low
     return done
 
 

@@ -91,6 +91,32 @@ def lif_wide(window, steps, acc, v, codes, bias, theta, dv, over, rule=None):
 
 
 @njit(cache=True, nogil=True)
+def lif_lasting(window, steps, acc, state, start, codes, bias, theta, low, du, dv, restart, over, rule=None):
+    """LIF with a current that lasts: state and start int64 [2, n], u and v now and before the first timestep.
+
+    bias, theta, low [C] of somas counted channel last; restart (interval, offset): u and v are 0 before the t-th
+    timestep, from 1, where t % interval == offset % interval; interval 0: never.
+    """
+    for f in range(window[0], window[1]):
+        t = f % steps + 1
+        for i in range(acc.shape[1]):
+            c = i % len(bias)
+            u, v = (start[0, i], start[1, i]) if t == 1 else (state[0, i], state[1, i])
+            if restart[0] > 0 and t % restart[0] == restart[1] % restart[0]:
+                u, v = np.int64(0), np.int64(0)
+            a = np.int64(acc[f, i])
+            current = decay(u, du + 1) + (a << 6)
+            wrapped = wrap24(current, rule)
+            potential = decay(v, dv) + wrapped + bias[c]
+            note_range(a, current, potential, over, rule)
+            clipped = clip24(potential)
+            code = np.int64(clipped > theta[c]) - np.int64(clipped < low[c])
+            codes[f, i] = code
+            state[0, i] = wrapped
+            state[1, i] = clipped if code == 0 else 0
+
+
+@njit(cache=True, nogil=True)
 def lif_real(window, steps, acc, v, codes, bias, theta, dv):
     """LIF in real arithmetic: nothing rounds, wraps or saturates. v float64 [n]."""
     n, block = acc.shape[1], len(bias)

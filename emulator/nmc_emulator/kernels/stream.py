@@ -5,8 +5,8 @@ a whole and a tick of a small network takes microseconds. Within a tick the orde
 Program: arrivals, transfers, somas. Loads of cores and links are sums of table rows over the events
 of a tick; ``add_rows`` of ``conv`` makes them with the sums in registers.
 
-Numba's cache notices changes in the file of a kernel only: after editing ``stream_soma``, ``soma``
-or ``conv``, touch this file too.
+Numba's cache notices changes in the file of a kernel only: after editing ``stream_soma``, ``soma``,
+``cell`` or ``conv``, touch this file too.
 """
 
 import numpy as np
@@ -14,9 +14,10 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from .cell import PARTS, VALUES, U, V, cell
 from .conv import add_rows
 from .stream_soma import lif, lif_full, lif_real, lif_uniform, list_codes, list_spikes, readout, relay, sigma_delta
-from .stream_tables import INPUT, LIF, LIF_FULL, LIF_REAL, LIF_UNIFORM, READOUT, SIGMA_DELTA
+from .stream_tables import CELL, INPUT, LIF, LIF_FULL, LIF_REAL, LIF_UNIFORM, READOUT, SIGMA_DELTA
 
 CHUNK = 255  # table rows below 128 that ``add_rows`` may add in one go
 AHEAD = 4  # events whose synapses are fetched before they are needed
@@ -243,6 +244,36 @@ def _clear(net, state, pop, started):
         elif pop.kind == SIGMA_DELTA:
             for part in range(len(state.sigma)):
                 state.sigma[part, pop.state + i] = 0
+    if pop.kind == CELL:
+        cells = _state_of(net, state, pop)
+        cells[:] = 0
+        cells[V] = state.v[pop.soma : pop.soma + pop.size].reshape(cells[V].shape)
+        for i in range(pop.size if started and len(net.start_u) > 0 else 0):
+            state.cell[pop.state + U * pop.size + i] = net.start_u[pop.soma + i]
+
+
+@njit(cache=True, nogil=True)
+def _state_of(net, state, pop):
+    """State [PARTS, positions, C] of a population of cells."""
+    channels = net.cells[pop.cell].channels
+    part = state.cell[pop.state : pop.state + PARTS * pop.size]
+    return part.reshape((PARTS, pop.size // channels, channels))
+
+
+@njit(cache=True, nogil=True)
+def _update_cells(net, state, pop, acc, codes, over, t):
+    """A population of cells in timestep t of a window; ``state.v`` shows their potentials."""
+    sizes, form, cells = net.cells[pop.cell], net.forms_of_cells[pop.cell], _state_of(net, state, pop)
+    channels, row = sizes.channels, sizes.values + (t if sizes.rows > 1 else 0) * VALUES * sizes.channels
+    values = net.cell_pool[row : row + VALUES * channels].reshape((VALUES, channels))
+    table = net.cell_pool[sizes.thresholds : sizes.thresholds + sizes.depth * channels]
+    thresholds = table.reshape((sizes.depth, channels))
+    read, sent = acc.reshape((-1, channels)), codes.reshape((-1, channels))
+    if pop.rule != 0:
+        cell(read, cells, sent, form, values, thresholds, over, pop.rule)
+    else:
+        cell(read, cells, sent, form, values, thresholds, over, None)
+    state.v[pop.soma : pop.soma + pop.size] = cells[V].reshape(-1)
 
 
 @njit(cache=True, nogil=True)
@@ -279,6 +310,8 @@ def _update(net, state, scratch, pop, over, step, begin, coded):
     elif pop.kind == LIF_REAL:
         real, low = state.real[:, pop.state : pop.state + size], net.low[first : first + size]
         lif_real(acc, real, bias, theta, low, pop.ternary, pop.leak_u, pop.leak_v, codes)
+    elif pop.kind == CELL:
+        _update_cells(net, state, pop, acc, codes, over, step % net.clock[0].timesteps)
     elif pop.kind == SIGMA_DELTA:
         sigma = state.sigma[:, pop.state : pop.state + size]
         sigma_delta(acc, sigma, bias, theta, pop.relu, pop.cumulative, pop.out_shift, codes, over)
@@ -392,7 +425,10 @@ def _probe(net, state, record, tick, k):
             record.u[i, k], record.v[i, k] = state.real[0, pop.state + s], state.real[1, pop.state + s]
             continue
         acc = _ring(state.acc, net.dends[pop.dendrite], sample * net.clock[0].timesteps + t)
-        record.u[i, k] = state.u[pop.state + s] if pop.kind == LIF_FULL else np.int64(acc[s]) << 6
+        if pop.kind == CELL:
+            record.u[i, k] = state.cell[pop.state + U * pop.size + s]
+        else:
+            record.u[i, k] = state.u[pop.state + s] if pop.kind == LIF_FULL else np.int64(acc[s]) << 6
         record.v[i, k] = state.v[pop.soma + s]
 
 

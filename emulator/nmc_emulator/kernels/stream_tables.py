@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-INPUT, LIF, LIF_UNIFORM, LIF_FULL, LIF_REAL, SIGMA_DELTA, RELAY, READOUT = range(8)  # kinds of populations
+INPUT, LIF, LIF_UNIFORM, LIF_FULL, LIF_REAL, SIGMA_DELTA, RELAY, READOUT, CELL = range(9)  # kinds of populations
 ENDLESS = 2**60  # timesteps, and ticks of the interval, of a stream
 NOWHERE = -1  # a place in a pool that a population has no part of
 
@@ -20,9 +20,10 @@ def _record(*names: str) -> np.dtype:
 
 POP = _record(
     *("kind", "size", "soma", "dendrite", "level", "event", "coded", "recorded", "leak_v", "leak_u", "every", "phase"),
-    *("state", "ternary", "relu", "cumulative", "out_shift", "fan", "rule"),
+    *("state", "ternary", "relu", "cumulative", "out_shift", "fan", "rule", "cell"),
 )  # soma, event, coded, state: where its somas, and its parts of ring, ring_code, and u or sigma begin; fan:
-# row of its only Sparse in the load tables, where ``paths`` are used; rule: of u beyond 24 bits, 0 for Lava's
+# row of its only Sparse in the load tables, where ``paths`` are used; rule: of u beyond 24 bits, 0 for Lava's;
+# cell: its row of ``cells``
 DEND = _record("first", "length", "ring", "last")  # last: level of the last read
 EDGE = _record(
     *("convolved", "source", "target", "delay", "lag", "gain", "graded"),
@@ -38,6 +39,7 @@ AXON = _record(
     *("core", "c0", "c1", "y0", "y1", "x0", "x1"),  # the source box
     *("to_c0", "to_c1", "to_y0", "to_y1", "to_x0", "to_x1"),  # what the tile holds of the target
 )
+CELL_SIZES = _record("channels", "depth", "rows", "values", "thresholds")  # C, D, timesteps; starts in the pool
 CLOCK = _record("timesteps", "ticks", "interval", "samples")
 
 
@@ -45,7 +47,8 @@ class Net(NamedTuple):
     """What a run does not change.
 
     Records: pops POP, dends DEND, edges EDGE, moves MOVE (by level), forms FORM and axons AXON of
-    Convs, clock CLOCK [1].  bias, theta, low int32 [somas] (membrane units).  start_u, start_v int32
+    Convs, clock CLOCK [1], cells CELL_SIZES.  forms_of_cells int64 [cells, FORM] and cell_pool int64: the tables of
+    ``kernels.cell``.  bias, theta, low int32 [somas] (membrane units).  start_u, start_v int32
     [somas or 0].  indptr int64, target uint32, weight int8 or int16, extra uint8 or None:
     the synapses of all Sparses.  taps int8: weights [kd * kh, kw, C_in // groups, C_out] of all Convs.
     synapses, entries int8 or int32 [rows, cores, padded]: SynOps and axon entries of one event of a
@@ -79,6 +82,9 @@ class Net(NamedTuple):
     path_start: np.ndarray
     paths: np.ndarray
     homes: np.ndarray
+    cells: np.ndarray
+    forms_of_cells: np.ndarray
+    cell_pool: np.ndarray
 
 
 class State(NamedTuple):
@@ -86,12 +92,12 @@ class State(NamedTuple):
 
     acc int32 or int64: rings of all dendrites.  v int32 [somas]; of the populations that have them: u
     int64, sigma int32 [4, .] (sigma, act, residue, error), real float64 [2, .] (u, v in real
-    arithmetic).  ring int32: events of the last ticks, per population [slots, somas], ring_code their
-    codes; listed int64 [P, slots] how many.  fired, paid int64 [somas]: events and sums of |code|;
-    missed int64 [rows]: events that arrived after their window; done int64 [A, 3]: SynOps, events met
-    and events wasted of each axon row of a Conv; over int64 [P, 4] overflows; out int64 [samples, .] the
-    readout's v after each window; bound int64 [4] sums over
-    ticks of the largest loads.
+    arithmetic), cell int64 (for each population [PARTS, positions, C] of ``kernels.cell``).  ring int32:
+    events of the last ticks, per population [slots, somas], ring_code their codes; listed int64 [P, slots]
+    how many. fired, paid int64 [somas]: events and sums of |code|; missed int64 [rows]: events that arrived
+    after their window; done int64 [A, 3]: SynOps, events met and events wasted of each axon row of a Conv;
+    over int64 [P, 4] overflows; out int64 [samples, .] the readout's v after each window; bound int64 [4]
+    sums over ticks of the largest loads.
     """
 
     acc: np.ndarray
@@ -99,6 +105,7 @@ class State(NamedTuple):
     u: np.ndarray
     sigma: np.ndarray
     real: np.ndarray
+    cell: np.ndarray
     ring: np.ndarray
     ring_code: np.ndarray
     listed: np.ndarray

@@ -34,6 +34,22 @@ def work(window, steps, count, width, channels, rows, columns, extent, core, off
 
 
 @njit(cache=True, nogil=True)
+def synapses(window, steps, count, degree, core, offset, lag, tick, load, total):
+    """As ``work``, for synapses one by one: count [F, C, P] events of each soma, degree [D, C * P] its synapses."""
+    for f in range(window[0], window[1]):
+        if f % steps + lag >= steps:
+            continue
+        events = count[f].reshape(count[f].size)
+        for d in range(len(core)):
+            done = 0
+            for s in range(len(events)):
+                if events[s] != 0:
+                    done += degree[d, s] * events[s]
+            total[core[d]] += done
+            load[tick[f] + offset, core[d]] += done
+
+
+@njit(cache=True, nogil=True)
 def table_writes_kv(window, k_count, v_count, k_head, v_head, columns, core, tick, offset, load, total):
     """Coincident (k, v) event pairs per token and head, for the columns each piece holds.
 
