@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Any
 
 import numpy as np
 
 from nmc_compiler.errors import FrontendError
 from nmc_compiler.frontends.config import ModelConfig
-from nmc_compiler.graph import Attr, Graph, GraphBuilder
+from nmc_compiler.graph import Attr, Graph, GraphBuilder, Ref
 
+MAX_AVERAGES = 1 << 26  # values of an average pool, whose factors are held in memory
 BN_EPS = Attr(1e-5, "family")  # torch.nn.BatchNorm default; a state_dict does not hold it
 
 
 class FamilyBuilder:
     """A GraphBuilder that takes its arrays from a state_dict and remembers which keys were used."""
+
+    eps = BN_EPS
 
     def __init__(self, name: str, tensors: dict[str, np.ndarray], config: ModelConfig, timesteps: int, **flags: bool):
         self.state, self.config = tensors, config
@@ -41,7 +46,11 @@ class FamilyBuilder:
 
     def _ref(self, key: str, shape: tuple[int | None, ...] | None = None, to: tuple[int, ...] | None = None) -> Attr:
         array = self.take(key, shape)
-        return Attr(self.graph.tensor(key, array if to is None else array.reshape(to)), "checkpoint")
+        return self._kept(key, array if to is None else array.reshape(to))
+
+    def _kept(self, key: str, array: np.ndarray) -> Attr:
+        """A tensor of the graph under the checkpoint's key; one that is used twice is stored once."""
+        return Attr(Ref(key) if key in self.graph.tensors else self.graph.tensor(key, array), "checkpoint")
 
     def bias_ref(self, key: str, length: int) -> Attr:
         return self._ref(f"{key}.bias", (length,))
@@ -55,23 +64,24 @@ class FamilyBuilder:
         pad: int = 0,
         groups: int = 1,
         out: int | None = None,
+        side: int | None = None,
     ) -> str:
         """conv2d ``key``.weight (a Linear or Conv1d weight is a 1x1 convolution over positions).
 
-        Kernels are (2*pad + 1) wide, as everywhere in these families; ``out`` channels where known.
+        Kernels are (2*pad + 1) wide where ``side`` does not say otherwise; ``out`` channels where known.
         """
-        side = 2 * pad + 1
+        side = 2 * pad + 1 if side is None else side
         rank = max(self.take(f"{key}.weight").ndim, 2)
         cin = self.graph.nodes[x].type.shape[0] // groups
         weight = self.take(f"{key}.weight", (out, cin, side, side)[: min(rank, 4)])
         to = (*weight.shape, 1, 1)[:4]
-        if rank < 4 and pad:
+        if rank < 4 and side > 1:
             raise FrontendError(f"tensor '{key}.weight' has shape {weight.shape}, expected a 2D kernel")
         return self.graph.add(
             "conv2d",
             x,
             name=key,
-            weight=Attr(self.graph.tensor(f"{key}.weight", weight.reshape(to)), "checkpoint"),
+            weight=self._kept(f"{key}.weight", weight.reshape(to)),
             bias=self._ref(f"{key}.bias", (weight.shape[0],)) if bias else None,
             stride=Attr((stride, stride), "family"),
             pad=Attr((pad, pad), "family"),
@@ -90,7 +100,7 @@ class FamilyBuilder:
             bias=self._ref(f"{key}.bias", channels),
             mean=self._ref(f"{key}.running_mean", channels),
             var=self._ref(f"{key}.running_var", channels),
-            eps=BN_EPS,
+            eps=self.eps,
         )
 
     def conv_bn(self, x: str, conv: str, bn: str, **options: Any) -> str:
@@ -124,15 +134,18 @@ class FamilyBuilder:
             raise FrontendError(f"tensor '{key}' is {w.item()}: its tau = 1 + exp(-w) is infinite")
         return Attr(tau, "checkpoint")
 
-    def multilevel(self, x: str, name: str, norm: Attr, layout: str = "CHW") -> str:
-        """Stateless multi-level spike N4: half-to-even, levels 0..D."""
+    def multilevel(
+        self, x: str, name: str, norm: Attr, layout: str = "CHW", rounding: str = "half_even", gain: float | None = None
+    ) -> str:
+        """Stateless multi-level spike (models.md N4, N5; N6 with a gain): levels 0..D, value code/norm."""
         return self.graph.add(
             "multilevel",
             x,
             name=name,
             levels=Attr(self.config.integer("D"), self.config.get("D").evidence),
             norm=norm,
-            rounding=Attr("half_even", "family"),
+            rounding=Attr(rounding, "family"),
+            gain=None if gain is None else Attr(gain, "family"),
             **record(self.graph.nodes[x].type.shape, layout, 0),
         )
 
@@ -145,6 +158,50 @@ class FamilyBuilder:
             stride=Attr((2, 2), "family"),
             pad=Attr((1, 1), "family"),
         )
+
+    def shape(self, x: str) -> tuple[int, int, int]:
+        """(C, H, W) of a node."""
+        return self.graph.nodes[x].type.shape
+
+    def image(self, name: str = "") -> str:
+        """The input, in the size that the config says; ``name`` where events of it are sent."""
+        shape = (
+            self.config.integer("in_channels"),
+            self.config.integer("img_size_h"),
+            self.config.integer("img_size_w"),
+        )
+        return self.graph.add("input", id="x", name=name, shape=Attr(shape, self.config.get("img_size_h").evidence))
+
+    def num_heads(self) -> Attr:
+        """What the config says."""
+        return Attr(self.config.integer("num_heads"), self.config.get("num_heads").evidence)
+
+    def avgpool(self, x: str) -> str:
+        """Average over 3x3 windows, stride 2, pad 1, of the positions that are inside (count_include_pad=False)."""
+        pool = self.graph.add("sumpool2d", x, kernel=Attr((3, 3), "family"), stride=Attr((2, 2), "family"),
+                              pad=Attr((1, 1), "family"))  # fmt: skip
+        shape, (_, height, width) = self.shape(pool), self.shape(x)
+        if math.prod(shape) > MAX_AVERAGES:
+            raise FrontendError(
+                f"an average pool gives {'x'.join(map(str, shape))} values, each with a factor of its own; at most "
+                f"{MAX_AVERAGES} are handled, give a smaller img_size"
+            )
+        inside = [
+            np.minimum(2 * np.arange(n) + 2, size) - np.maximum(2 * np.arange(n) - 1, 0)
+            for n, size in zip(shape[1:], (height, width), strict=True)
+        ]
+        key = f"avgpool.{'x'.join(map(str, shape))}"
+        factor = self.graph.tensors.get(key)
+        if factor is None:
+            factor = np.broadcast_to(1.0 / np.outer(*inside), shape).copy()
+        return self.graph.add("scale", pool, factor=Attr(self.graph.tensor(key, factor), "family"))
+
+    def mean_head(self, x: str) -> None:
+        """Linear on the mean over tokens, mean over T: the 1/N goes behind the (linear) product."""
+        _, h, w = self.shape(x)
+        current = self.conv(self.graph.add("sum_positions", x), "head")
+        scaled = self.graph.add("scale", current, factor=Attr(1.0 / (h * w), "family"))
+        self.graph.add("readout", scaled, name="head", bias=self.bias_ref("head", self.config.integer("num_classes")))
 
     def mean_positions(self, x: str) -> str:
         _, h, w = self.graph.nodes[x].type.shape
@@ -175,6 +232,7 @@ def record(shape: tuple[int, int, int], layout: str, heads: int) -> dict[str, An
         "CN": ((0, 1, 2), (c, h * w)),
         "C": ((0, 1, 2), (c,)),
         "heads": ((0, 1, 2), (heads, 1, c // max(heads, 1))),
+        "head tokens": ((0, 1, 2), (c, 1, h * w)),
     }
     perm, shaped = layouts[layout]
     return {"record_perm": Attr(perm, "family"), "record_shape": Attr(shaped, "family")}
@@ -196,7 +254,8 @@ def ratio(hidden: int, width: int) -> int | float:
 
 def count_blocks(tensors: dict[str, np.ndarray], prefix: str) -> int:
     """Number of consecutive ``prefix.0.``, ``prefix.1.``, ... in the keys."""
-    found = {int(k.split(".")[1]) for k in tensors if k.startswith(prefix + ".") and k.split(".")[1].isdigit()}
+    number = re.compile(re.escape(prefix) + r"\.([0-9]{1,9})(\.|$)")
+    found = {int(name[1]) for name in map(number.match, tensors) if name}
     if found != set(range(len(found))):
         raise FrontendError(f"checkpoint has '{prefix}.N' for N = {sorted(found)}; blocks must count up from 0")
     return len(found)

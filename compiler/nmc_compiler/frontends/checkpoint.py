@@ -8,12 +8,73 @@ from types import ModuleType
 from typing import Any
 
 from nmc_compiler.errors import FrontendError, UsageError
-from nmc_compiler.frontends import sdt_v1, sdt_v3, spikformer
+from nmc_compiler.frontends import (
+    e3dsnn,
+    maxformer,
+    qkformer,
+    qsd,
+    sdt_v1,
+    sdt_v2,
+    sdt_v3,
+    sdt_v3_large,
+    sdtrack,
+    snn_delays,
+    spikeyolo,
+    spikformer,
+    spikingformer,
+)
 from nmc_compiler.frontends.config import ModelConfig, find_config, parse_config, read_config
 from nmc_compiler.frontends.weights import Checkpoint, check_finite, read_checkpoint
 from nmc_compiler.graph import Graph
 
-FAMILIES: dict[str, ModuleType] = {"sdt_v1": sdt_v1, "spikformer": spikformer, "sdt_v3": sdt_v3}
+FAMILIES: dict[str, ModuleType] = {
+    "sdt_v1": sdt_v1,
+    "spikformer": spikformer,
+    "spikingformer": spikingformer,
+    "qkformer": qkformer,
+    "maxformer": maxformer,
+    "sdt_v2": sdt_v2,
+    "sdt_v3": sdt_v3,
+    "sdt_v3_large": sdt_v3_large,
+    "qsd": qsd,
+    "sdtrack": sdtrack,
+    "spikeyolo": spikeyolo,
+    "snn_delays": snn_delays,
+    "e3dsnn": e3dsnn,
+}
+
+# Names of models in the authors' files and in STEP (BrainCog), and the families that they are of.
+MODEL_NAMES = {
+    "sdt": "sdt_v1",
+    "sdt_cifar": "sdt_v1",
+    "sdt_imagenet": "sdt_v1",
+    "std_imagenet": "sdt_v1",
+    "spikformer_cifar": "spikformer",
+    "spikformer_imagenet": "spikformer",
+    "Spikingformer": "spikingformer",
+    "spikingformer_cifar": "spikingformer",
+    "QKFormer": "qkformer",
+    "qkformer_cifar": "qkformer",
+    "qkformer_imagenet": "qkformer",
+    **{f"QKFormer_10_{width}": "qkformer" for width in (384, 512, 768)},
+    "max_former": "maxformer",
+    "ms_qkformer": "maxformer",
+    **{f"{name}_10_{width}": "maxformer" for name in ("maxformer", "ms_qkformer") for width in (384, 512, 768)},
+    **{f"metaspikformer_8_{width}": "sdt_v2" for width in (384, 512, 768)},
+    **{f"Efficient_Spiking_Transformer_{size}": "sdt_v3" for size in "tsml"},
+    **{f"spikformer12_{width}": "sdt_v3_large" for width in (512, 768)},
+    **{f"spikformer_{name}_CAFormer": "qsd" for name in ("8_256", "8_15M", "8_384", "8_512", "12_512", "8_768")},
+    **{f"SDTrack_{name}": "sdtrack" for name in ("tiny", "base", "tiny_T2D2", "tiny_T4D1")},
+}
+# Constructor arguments that a name of the authors' fixes.
+FIXED = {
+    f"QKFormer_10_{width}": {"num_heads": width // 64, "img_size_h": 224, "img_size_w": 224}
+    for width in (384, 512, 768)
+} | {
+    name: {"num_heads": 8}
+    for name, family in MODEL_NAMES.items()
+    if family.startswith(("sdt_v2", "sdt_v3", "sdtr", "qsd"))
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +99,8 @@ def import_checkpoint(path: str | Path, config: str | Path | None = None, family
     given = _config_for(checkpoint, Path(path), config)
     name = _family(checkpoint, given, family)
     settings = ModelConfig({k: v for k, v in given.values.items() if k != "family"}, given.source)
+    if given.has("family"):
+        settings = settings.with_defaults("family", **FIXED.get(str(given.value("family")), {}))
     tensors = {k: v for k, v in checkpoint.tensors.items() if not k.endswith(".num_batches_tracked")}
     graph, dead = FAMILIES[name].build(tensors, settings)
     notes = (*checkpoint.notes, *dead, *_config_notes(given, settings, name))
@@ -48,7 +111,7 @@ def import_checkpoint(path: str | Path, config: str | Path | None = None, family
 def _config_notes(given: ModelConfig, settings: ModelConfig, family: str) -> list[str]:
     """What the config says to no effect; call after the build, which marks what it used."""
     notes = []
-    if given.has("family") and given.value("family") != family:
+    if given.has("family") and family not in (given.value("family"), MODEL_NAMES.get(str(given.value("family")))):
         notes.append(f"config names the model {given.value('family')!r}; it was built as {family}")
     if settings.unused():
         notes.append(f"config keys not used by {family}: {', '.join(settings.unused())}")
@@ -67,17 +130,18 @@ def _config_for(checkpoint: Checkpoint, path: Path, given: str | Path | None) ->
 
 
 def _family(checkpoint: Checkpoint, settings: ModelConfig, given: str | None) -> str:
-    keys = set(checkpoint.tensors)
+    keys = checkpoint.tensors
     matching = [name for name, module in FAMILIES.items() if module.recognise(keys)]
     named = given
-    if named is None and settings.has("family") and settings.value("family") in FAMILIES:
-        named = settings.value("family")
+    if named is None and settings.has("family"):
+        said = settings.value("family")
+        named = said if said in FAMILIES else MODEL_NAMES.get(said) if isinstance(said, str) else None
     if named is not None:
         if named not in FAMILIES:
             raise UsageError(f"unknown family '{named}'; known: {', '.join(FAMILIES)}")
         if named not in matching:
-            missing = next(k for k in FAMILIES[named].KNOWN if k not in keys)
-            raise FrontendError(f"{checkpoint.path} is not a {named} checkpoint: it has no tensor '{missing}'")
+            missing = next((f"it has no tensor '{k}'" for k in FAMILIES[named].KNOWN if k not in keys), "other tensors")
+            raise FrontendError(f"{checkpoint.path} is not a {named} checkpoint: {missing}")
         return named
     if len(matching) != 1:
         sample = ", ".join(list(checkpoint.tensors)[:4])

@@ -18,12 +18,15 @@ from nmc_compiler.graph import Attr
 ALIASES = {
     "time_steps": "T",
     "time_step": "T",
+    "step": "T",
     "layer": "depths",
     "dim": "embed_dims",
     "mlp_ratio": "mlp_ratios",
     "in_chans": "in_channels",
     "model": "family",
     "threshold": "v_threshold",
+    "grid_size": "voxel_size",  # Pointcept
+    "point_cloud_range": "point_range",  # OpenPCDet
 }
 MAX_BYTES = 1 << 20
 
@@ -160,10 +163,16 @@ def parse_config(data: Any, source: str) -> ModelConfig:
 
 
 def _named(key: str, value: Any) -> list[tuple[str, Any]]:
-    """A setting by its constructor name; ``img_size`` (one number or height, width) is two settings."""
-    if key == "img_size":
-        h, w = value if isinstance(value, tuple) and len(value) == 2 else (value, value)
+    """A setting by its constructor name; ``img_size`` (one number or height, width) is two settings.
+
+    ``input_size``, as timm and some argparse name it, may have the channels in front.
+    """
+    if key in ("img_size", "input_size"):
+        sides = value[-2:] if isinstance(value, tuple) and len(value) in (2, 3) else (value, value)
+        h, w = sides
         return [("img_size_h", h), ("img_size_w", w)]
+    if key == "embed_dim" and isinstance(value, int):  # a list of widths is the name of another constructor
+        return [("embed_dims", value)]
     return [(ALIASES.get(key, key), value)]
 
 

@@ -13,8 +13,8 @@ from nmc_compiler.frontends.torch_values import describe, short_text
 EMA_KEYS = ("state_dict_ema", "model_ema")
 """Moving averages of the weights, in timm and DeiT checkpoints; timm prefers them too (`load_state_dict`)."""
 
-STATE_KEYS = ("state_dict", "model_state", "model")
-"""Where training scripts put the state_dict (timm and Lightning; OpenPCDet; MAE and DeiT)."""
+STATE_KEYS = ("state_dict", "model_state", "model", "net")
+"""Where training scripts put the state_dict (timm and Lightning; OpenPCDet; MAE and DeiT; PyTracking)."""
 
 WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes that DataParallel and torch.compile put before every key."""

@@ -7,6 +7,7 @@ import reprlib
 import numpy as np
 
 from nmc_compiler.errors import FrontendError
+from nmc_compiler.frontends.blocks import check_heads, membrane_mlp
 from nmc_compiler.frontends.build import FamilyBuilder, axis, count_blocks, ratio
 from nmc_compiler.frontends.config import ModelConfig
 from nmc_compiler.graph import Attr, Graph
@@ -16,6 +17,8 @@ DEAD = {
     ".attn_lif.w": "attn_lif is never used in forward",
     "patch_embed.rpe_lif.w": "rpe_lif is never used in forward",
 }
+ERODED = ("cifar10-dvs", "cifar10-dvs-tet")  # names of data sets for which the authors' script sets dvs_mode
+EVENTS = (*ERODED, "gesture")
 KNOWN = (
     "patch_embed.proj_conv.weight",
     "block.0.attn.q_conv.weight",
@@ -24,9 +27,9 @@ KNOWN = (
 )
 
 
-def recognise(keys: set[str]) -> bool:
-    """True where the keys are those of this family (and of no other)."""
-    return all(k in keys for k in KNOWN)
+def recognise(tensors: dict[str, np.ndarray]) -> bool:
+    """True where the keys are those of this family (and of no other): Spikformer's have a Conv1d for q."""
+    return all(k in tensors for k in KNOWN) and tensors[KNOWN[1]].ndim == 4
 
 
 def configure(tensors: dict[str, np.ndarray], config: ModelConfig) -> ModelConfig:
@@ -40,12 +43,9 @@ def configure(tensors: dict[str, np.ndarray], config: ModelConfig) -> ModelConfi
     config = config.agree("mlp_ratios", ratio(hidden, width), KNOWN[2])
     learned = "patch_embed.proj_lif.w" in tensors
     config = config.agree("spike_mode", "plif" if learned else "lif", "the presence of *_lif.w")
-    for flag in ("dvs_mode", "TET"):
-        if config.flag(flag):
-            raise FrontendError(
-                f"config sets {flag}, which nmc cannot lower yet for sdt_v1; only {flag}: false compiles"
-            )
-    return config
+    dataset = config.value("dataset") if config.has("dataset") else None
+    config = config.with_defaults("family", dvs_mode=dataset in ERODED)
+    return config.with_defaults("family", input_time=config.flag("dvs_mode") or dataset in EVENTS)
 
 
 def build(tensors: dict[str, np.ndarray], config: ModelConfig) -> tuple[Graph, list[str]]:
@@ -59,13 +59,15 @@ def build(tensors: dict[str, np.ndarray], config: ModelConfig) -> tuple[Graph, l
         timesteps,
         input_time=config.flag("input_time"),
     )
-    shape = (config.integer("in_channels"), config.integer("img_size_h"), config.integer("img_size_w"))
-    x = _stem(b, b.graph.add("input", id="x", shape=Attr(shape, "config")))
+    x = _stem(b, b.image())
     for i in range(config.integer("depths")):
         x = _block(b, x, f"block.{i}", heads)
     s = b.lif(b.mean_positions(x), "head_lif", layout="C")
     b.graph.add("readout", b.conv(s, "head", bias=True), name="head")
-    return b.finish(DEAD)
+    graph, notes = b.finish(DEAD)
+    if config.flag("TET"):
+        notes.append("TET: logits are averaged over timesteps, as the authors' evaluation does")
+    return graph, notes
 
 
 def _pooling(config: ModelConfig) -> str:
@@ -93,7 +95,7 @@ def _stem(b: FamilyBuilder, x: str) -> str:
 
 def _block(b: FamilyBuilder, x: str, p: str, heads: int) -> str:
     x = b.graph.add("add", x, _attention(b, x, f"{p}.attn", heads))
-    return _mlp(b, x, f"{p}.mlp")
+    return membrane_mlp(b, x, f"{p}.mlp", "fc", inner=True)
 
 
 def _attention(b: FamilyBuilder, x: str, p: str, heads: int) -> str:
@@ -101,20 +103,25 @@ def _attention(b: FamilyBuilder, x: str, p: str, heads: int) -> str:
     if f"{p}.talking_heads.weight" in b.state:
         b.config.agree("num_heads", axis(b.state, f"{p}.talking_heads.weight", 0, 3), f"{p}.talking_heads.weight")
     channels = b.graph.nodes[x].type.shape[0]
-    if channels % heads:
-        raise FrontendError(f"num_heads = {heads} does not divide embed_dims = {channels}")
+    check_heads(Attr(heads, "config"), channels, p)
     s = b.lif(x, f"{p}.shortcut_lif")
     q, k, v = (b.lif(b.conv_bn(s, f"{p}.{n}_conv", f"{p}.{n}_bn", out=channels), f"{p}.{n}_lif") for n in "qkv")
-    counts = b.graph.add("map", b.graph.add("mul", k, v, name=f"{p}.kv"), mode="reduce")
+    erode = b.config.flag("dvs_mode")
+    if erode:
+        k, v = _erode(b, k), _erode(b, v)
+    both = b.graph.add("mul", k, v, name=f"{p}.kv")
+    counts = b.graph.add("map", _erode(b, both, heads) if erode else both, mode="reduce")
     mask = b.lif(counts, f"{p}.talking_heads_lif", "attn_threshold", "heads", heads)
     masked = b.graph.add("mul", q, mask, name=f"{p}.qkv")
+    masked = _erode(b, masked, heads) if erode else masked
     return b.conv_bn(masked, f"{p}.proj_conv", f"{p}.proj_bn", bias=True, out=channels)
 
 
-def _mlp(b: FamilyBuilder, x: str, p: str) -> str:
-    h = b.conv_bn(b.lif(x, f"{p}.fc1_lif"), f"{p}.fc1_conv", f"{p}.fc1_bn", bias=True)
-    if b.graph.nodes[h].type.shape == b.graph.nodes[x].type.shape:  # mlp_ratios = 1: the authors' inner residual
-        h = x = b.graph.add("add", x, h)
-    width = b.graph.nodes[x].type.shape[0]
-    h = b.conv_bn(b.lif(h, f"{p}.fc2_lif"), f"{p}.fc2_conv", f"{p}.fc2_bn", bias=True, out=width)
-    return b.graph.add("add", x, h)
+def _erode(b: FamilyBuilder, x: str, heads: int = 0) -> str:
+    """Max over 3x3 neighbours: in the image, or with ``heads`` among the channels of a head and the tokens in a row."""
+    shape = b.shape(x)
+    view = (heads, shape[0] // heads, shape[1] * shape[2]) if heads else shape
+    x = b.graph.add("reshape", x, shape=Attr(view, "family")) if heads else x
+    once = Attr((1, 1), "family")
+    x = b.graph.add("maxpool2d", x, kernel=Attr((3, 3), "family"), stride=once, pad=once)
+    return b.graph.add("reshape", x, shape=Attr(shape, "family")) if heads else x
