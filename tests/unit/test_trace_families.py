@@ -1,0 +1,89 @@
+"""Traced modules of every published form give the same graph as the family's front end, in the same text."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+import zoo
+
+import nmc
+from nmc_compiler.frontends.checkpoint import FAMILIES, import_checkpoint
+from nmc_compiler.frontends.config import parse_config
+from nmc_compiler.graph.canonical import canonical
+from nmc_compiler.graph.text import to_text
+
+torch = pytest.importorskip("torch", reason="needs PyTorch: pip install '.[torch]'")
+FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
+sys.path.insert(0, str(FIXTURES))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def neurons() -> None:
+    from model import Lif
+    from traced_nets import describe
+
+    nmc.register_neuron(Lif, describe)
+
+
+def text(graph: Any) -> str:
+    return to_text(canonical(graph))
+
+
+@pytest.mark.parametrize("name", zoo.FORMS)
+def test_a_form_of_the_zoo(name: str) -> None:
+    form = zoo.FORMS[name]
+    net = zoo.busy(form)
+    family, _ = FAMILIES[form.family].build(zoo.state_of(net), parse_config(form.config, "test config"))
+    traced = nmc.trace(net, zoo.images(form, 1), timesteps=form.config["T"])
+    assert text(traced.graph) == text(family)
+
+
+@pytest.mark.parametrize("name", ["sdt_v2", "sdt_v3_large"])
+def test_a_trained_network_of_the_zoo(name: str) -> None:
+    """RepConv with its ring, SepConv, two heads; LayerScale, integer spikes rounded half up."""
+    folder = zoo.ZOO / name
+    if not (folder / "model.pt").exists():
+        pytest.skip(f"{name} is not trained")
+    net = zoo.train_zoo.load_net(name).build()
+    state = torch.load(folder / "model.pt", weights_only=True)
+    net.load_state_dict(state.get("state_dict", state.get("model", state)))
+    family = import_checkpoint(folder / "model.pt").graph
+    traced = nmc.trace(net.eval(), (1, *family.sources[0].type.shape), timesteps=family.timesteps)
+    assert text(traced.graph) == text(family)
+
+
+@pytest.mark.parametrize("name", ["sdt_v1", "spikformer", "sdt_v3"])
+def test_a_fixture(name: str) -> None:
+    """Populations by the authors' names, tensors of the checkpoint, dead ones left out; codes are the recorded ones."""
+    family = import_checkpoint(FIXTURES / name / "model.pt")
+    net = fixture(name)
+    shape = family.graph.sources[0].type.shape
+    traced = nmc.trace(net, (1, *shape), timesteps=family.graph.timesteps if family.graph.record_time else None)
+    assert text(traced.graph) == text(family.graph)
+    assert {n.name for n in traced.graph if n.type.is_event and n.op != "mul"} >= {
+        n.name for n in family.graph if n.name and n.op in ("lif", "multilevel")
+    }
+    assert all(n.attrs["weight"].evidence == "checkpoint" for n in traced.graph if n.op == "conv2d")
+    with np.load(FIXTURES / name / "vectors.npz") as vectors:
+        recorded = {k.removeprefix("spikes/") for k in vectors.files if k.startswith("spikes/")}
+    assert recorded <= {n.name for n in traced.graph}
+
+
+def fixture(name: str) -> Any:
+    import models
+
+    cls = {"sdt_v1": "SpikeDrivenTransformer", "spikformer": "Spikformer", "sdt_v3": "ExpandedSpikeTransformer"}[name]
+    config = yaml.safe_load((FIXTURES / name / "model.yaml").read_text())
+    known = inspect.signature(getattr(models, cls).__init__).parameters
+    more = {"blocks": (1, 1)} if name == "sdt_v3" else {}
+    net = getattr(models, cls)(**{k: v for k, v in config.items() if k in known and k not in more}, **more)
+    state = torch.load(FIXTURES / name / "model.pt", weights_only=True)
+    state = state.get("state_dict", state)
+    assert not net.load_state_dict(state, strict=False).missing_keys
+    return net
