@@ -20,36 +20,48 @@ if TYPE_CHECKING:
     from nmc.exporting import export
     from nmc.inspecting import Inspection, inspect
     from nmc.ladder import Ladder, verify
+    from nmc.traced import trace
     from nmc_compiler.errors import NmcError
+    from nmc_compiler.frontends.trace.registry import register_neuron
 
 __all__ = [
+    "Comparison",
     "Compiled",
     "Inspection",
     "Ladder",
     "NmcError",
     "Run",
     "__version__",
+    "compare",
     "compile",
     "emulate",
+    "encode",
     "export",
     "inspect",
     "load",
     "recost",
+    "register_neuron",
+    "trace",
     "verify",
 ]
 
 _HOME = {
+    "Comparison": "nmc.comparing",
     "Compiled": "nmc.artefact",
     "Inspection": "nmc.inspecting",
     "Ladder": "nmc.ladder",
     "NmcError": "nmc_compiler.errors",
     "Run": "nmc.emulating",
+    "compare": "nmc.comparing",
     "compile": "nmc.compiling",
     "emulate": "nmc.emulating",
+    "encode": "nmc.encoders",
     "export": "nmc.exporting",
     "inspect": "nmc.inspecting",
     "load": "nmc.artefact",
     "recost": "nmc.emulating",
+    "register_neuron": "nmc_compiler.frontends.trace.registry",
+    "trace": "nmc.traced",
     "verify": "nmc.ladder",
 }
 

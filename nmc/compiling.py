@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -14,14 +14,18 @@ import numpy as np
 
 from nmc import _version
 from nmc.artefact import Compiled, graph_digest
-from nmc.calibration import compared, read_calibration
+from nmc.calibration import SAMPLES, compared, read_calibration
+from nmc.clouds import calibration_of, coder_of, holds_points, read_clouds
 from nmc.importing import ModelOptions, import_model
+from nmc.traced import trace
+from nmc_compiler.errors import UsageError
 from nmc_compiler.fitting import fit
 from nmc_compiler.frontends.checkpoint import Imported
 from nmc_compiler.graph import Graph
 from nmc_compiler.graph.interpret import interpret
 from nmc_compiler.options import CompileOptions
 from nmc_compiler.passes.agreement import Inputs
+from nmc_compiler.passes.fix_cloud import fix_cloud
 from nmc_compiler.passes.pipeline import compile_graph
 from nmc_compiler.passes.report import ConversionReport, layers_of
 from nmc_compiler.program.model import Program
@@ -31,9 +35,10 @@ Observer = Callable[[str, Graph | None, float], None]
 
 
 def compile(  # the name users look for
-    model: str | os.PathLike[str],
-    target: str | os.PathLike[str] = "loihi2",
+    model: Any,
+    example_input: Any = None,
     *,
+    target: str | os.PathLike[str] = "loihi2",
     config: str | os.PathLike[str] | None = None,
     family: str | None = None,
     timesteps: int | None = None,
@@ -41,12 +46,18 @@ def compile(  # the name users look for
     nir_rule: str | None = None,
     nir_reset: str | None = None,
     nir_input: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    input_shape: tuple[int, ...] | None = None,
+    time_axis: int | None = None,
+    input_kind: str | None = None,
     out: str | os.PathLike[str] | None = None,
     chips: int | Literal["auto"] | None = None,
     calib: str | os.PathLike[str] | None = None,
+    cloud: str | os.PathLike[str] | None = None,
     input_encoding: Literal["host-current", "graded8"] = "host-current",
     input_range: tuple[float, float] = (0.0, 1.0),
     residual: Literal["auto", "stream", "duplicate"] = "auto",
+    factors: Literal["auto", "fold", "relay"] = "auto",
     attn_order: Literal["auto", "kv", "qk"] = "auto",
     channel_bins: int = 4,
     pipelined: bool = False,
@@ -57,14 +68,17 @@ def compile(  # the name users look for
 ) -> Compiled:
     """Compile a model to a Program mapped onto the cores of ``target``.
 
-    model: .pt, .pth or .safetensors (checkpoints), .nir or .net.  target: a name of ``nmc targets`` or a YAML file.
+    model: .pt, .pth or .safetensors (checkpoints), .nir or .net; or code (docs/tracing.md): a torch module with an
+    ``example_input`` (tensor, array or shape), or "file.py:callable" with ``input_shape`` and maybe ``weights``;
+    time_axis, input_kind: of its input.  target: a name of ``nmc targets`` or a YAML file.
     config: the constructor arguments of a checkpoint; else those in the checkpoint or beside it.
-    timesteps: of one sample, for .nir and .net; 0 is a stream.  dt: seconds per timestep, for .nir; nir_rule,
+    timesteps: of one sample, for .nir, .net and code; 0 is a stream.  dt: seconds per timestep, for .nir; nir_rule,
     nir_reset, nir_input: docs/nir.md.  allow: approximations of neurons that may be made (``CompileOptions``).
     out: folder for the artefact; None keeps it in memory.  chips: how many may be used, "auto" for
     the fewest, None for the target's own default.  calib: .npz of images that are not test images;
     spike rates of the first 16 weigh the placement.  input_range: values the real input may
-    take (graded8).  residual, attn_order, channel_bins, pipelined, stream_pieces: see ``CompileOptions``.
+    take (graded8).  residual, factors, attn_order, channel_bins, pipelined, stream_pieces: see ``CompileOptions``.
+    cloud: a file of one cloud of points, for which a network on active sites is compiled (docs/sparse.md).
     seed: of the placement.  observer: called with pass name, graph and seconds after each pass.
 
     Equal arguments give equal bytes. Raises FrontendError, UsageError, LoweringError,
@@ -75,6 +89,7 @@ def compile(  # the name users look for
         input_encoding=input_encoding,
         input_range=input_range,
         residual=residual,
+        factors=factors,
         attn_order=attn_order,
         channel_bins=channel_bins,
         pipelined=pipelined,
@@ -82,10 +97,14 @@ def compile(  # the name users look for
         allow=tuple(allow),
     )
     asked = ModelOptions(config, family, timesteps, dt, nir_rule, nir_reset, nir_input)
-    imported = import_model(model, asked)
-    notes = [_without_folders(note, model, config) for note in imported.notes]
+    asked = replace(asked, weights=weights, input_shape=input_shape, time_axis=time_axis, input_kind=input_kind)
+    imported = _import(model, example_input, asked)
+    if cloud is not None:
+        imported = _for_cloud(imported, cloud)
+    places = [p for p in (model, config, weights) if isinstance(p, (str, os.PathLike))]
+    notes = [_without_folders(note, *places) for note in imported.notes]
     report = ConversionReport(notes, list(imported.entries))
-    inputs = None if calib is None else read_calibration(calib, imported.graph)
+    inputs = None if calib is None else _calibration(calib, imported)
     quantised = compile_graph(imported.graph, chip, options, report, observer, inputs)
     wanted = chip.defaults.chips.value if chips is None else chips
     rates = None if inputs is None else partial(spike_rates, inputs=inputs)
@@ -93,12 +112,48 @@ def compile(  # the name users look for
     program, mapping = fitted.program, fitted.mapping
     graphs = {"float": imported.graph, "int": fitted.graph}
     more = {"chips": wanted, "seed": seed, "calib": None if calib is None else file_digest(calib)}
+    more |= {} if cloud is None else {"cloud": file_digest(cloud)}
     meta = provenance(program, imported, chip, options, graphs) | {"placement": more}
     conversion = report.as_json() | {"layers": layers_of(imported.graph, fitted.graph)}
     if inputs is not None:
         conversion["calibration"] = compared(imported.graph, fitted.graph, inputs, chip, options, report.exact)
     compiled = Compiled(replace(program, meta=meta), conversion, None, mapping, graphs)
     return compiled if out is None else compiled.save(out)
+
+
+def _import(model: Any, example_input: Any, options: ModelOptions) -> Imported:
+    """A file, or a module with its example input."""
+    if isinstance(model, (str, os.PathLike)):
+        if example_input is not None:
+            hint = f"; name a target with target={example_input!r}" if isinstance(example_input, str) else ""
+            raise UsageError(f"{os.fspath(model)}: an example input goes with a torch module, not with a file{hint}")
+        return import_model(model, options)
+    if example_input is None:
+        raise UsageError("a torch module is compiled with an example of its input: nmc.compile(module, example_input)")
+    given = replace(options, timesteps=None, time_axis=None, input_kind=None)
+    if wrong := next((f.name for f in fields(given) if getattr(given, f.name) is not None), None):
+        raise UsageError(f"{wrong} does not go with a torch module; leave it out")
+    asked = {"timesteps": options.timesteps, "time_axis": options.time_axis, "kind": options.input_kind}
+    return trace(model, example_input, **asked)  # type: ignore[arg-type]
+
+
+def _calibration(path: str | os.PathLike[str], imported: Imported) -> Inputs:
+    if not holds_points(path):
+        return read_calibration(path, imported.graph)
+    coder = coder_of({key: attr.value for key, attr in imported.config.values.items()})
+    return calibration_of(imported.graph, coder, path, SAMPLES)
+
+
+def _for_cloud(imported: Imported, cloud: str | os.PathLike[str]) -> Imported:
+    """The network on the active voxels of one cloud."""
+    clouds, _ = read_clouds(cloud)
+    if len(clouds) != 1:
+        raise UsageError(
+            f"--cloud {cloud} holds {len(clouds)} clouds; a Program is compiled for one, or without it for any"
+        )
+    voxels, _ = coder_of({key: attr.value for key, attr in imported.config.values.items()}).code(clouds[0], str(cloud))
+    note = f"compiled for one cloud: its {len(voxels)} active voxels and all their pairs are fixed (--cloud)"
+    return replace(imported, graph=fix_cloud(imported.graph, voxels), notes=(*imported.notes, note))
 
 
 def provenance(

@@ -72,7 +72,7 @@ def _row(layer: dict[str, Any], entries: list[dict[str, Any]], effects: dict[str
     own = next((e for e in entries if e["layer"] == name and e["kind"] not in ("weights", "host")), {})
     weights = [e for e in entries if e["layer"] in layer["reads"] and e["kind"] == "weights"]
     part_of = name.rpartition(".")[0]
-    reasons = _reasons(own, weights, layer)
+    reasons = own["reasons"] if "rating" in own else [*_reasons(own, weights, layer), *own.get("reasons", ())]
     row = {
         "layer": name,
         "kind": layer["kind"],
@@ -87,7 +87,7 @@ def _row(layer: dict[str, Any], entries: list[dict[str, Any]], effects: dict[str
         "threshold_error": own.get("vth_error_relative"),
         "bias_error": _bias_error(own),
         "rating": own.get("rating", "approximate" if reasons else "faithful"),
-        "reasons": own.get("reasons", reasons),
+        "reasons": reasons,
         "effect": effects.get(name, effects.get(part_of)),
     }
     return row

@@ -12,7 +12,9 @@ from typing import Any, Literal
 import numpy as np
 
 from nmc.artefact import Compiled, json_text, load
+from nmc.clouds import holds_points, samples_of
 from nmc.drive import Input, drive_of, drive_of_images, takes_events
+from nmc.encoders import Coding
 from nmc.folders import replacing, write_bytes
 from nmc.general import EventJob, EventOutcome, run_job
 from nmc.inputs import Given, as_samples, shape_of_program
@@ -129,6 +131,8 @@ def emulate(
     timing: Literal["", "queue", "cycle"] = "",
     multicast: bool | None = None,
     arithmetic: Literal["exact", "float"] = "exact",
+    encode: str = "",
+    seed: int = 0,
 ) -> Run:
     """Emulate a Program exactly, and count what happens.
 
@@ -152,7 +156,8 @@ def emulate(
     timing: "queue" sends the packets through queues and links, "cycle" flit by flit (docs/timing.md);
     multicast: one packet per event, copied where its way branches, instead of one per core; None: as the target
     does it.  arithmetic: "float" makes the potentials of lif somas real numbers, which neither round nor wrap nor
-    saturate: not what the chip computes, but what its integers cost.
+    saturate: not what the chip computes, but what its integers cost.  encode: images with values 0..1 become spikes,
+    by "poisson" (``seed``), "rate", "ttfs" or "phase" (``nmc.encode``).
 
     Raises FrontendError for samples that do not fit, UsageError for options that make no sense.
     """
@@ -169,13 +174,14 @@ def emulate(
     _check_wishes(netlist, wishes, arithmetic, out)
     how: dict[str, Any] = {"strict": strict, "arithmetic": arithmetic}
     go: dict[str, Any] = {"progress": progress, "catch": catch}
+    code = Coding(encode, seed) if encode else None
     if takes_events(netlist):
-        drive = drive_of(netlist, x, labels, steps=steps, limit=limit, dt=dt)
+        drive = drive_of(netlist, x, labels, steps=steps, limit=limit, dt=dt, code=code)
         job = EventJob(drive, digest, wishes, engine, **how)
         with _perhaps(out) as stage:
             finished = _saved(_of_events(job, run_job(job, stage, **go)), stage)
     else:
-        samples = _images(netlist, x, labels, steps, limit, dt)
+        samples = _images(netlist, x, labels, steps, limit, dt, code)
         _check_room(netlist, samples, wishes.record)
         with _perhaps(out) as stage:
             finished = _saved(_of_images(netlist, digest, samples, wishes, engine, batch, stage, how, go), stage)
@@ -202,14 +208,20 @@ def _saved(run: Run, stage: Path | None) -> Run:
     return run
 
 
-def _images(program: Program, x: Any, labels: Any, steps: int | None, limit: int | None, dt: int | None) -> Given:
+def _images(
+    program: Program, x: Any, labels: Any, steps: int | None, limit: int | None, dt: int | None, code: Coding | None
+) -> Given:
     """The samples of a Program that takes images."""
     if steps is not None:
         T = program.timesteps
         raise UsageError(f"--steps {steps}: Program '{program.name}' takes images, each for {T} timesteps; use --limit")
     if x is None or isinstance(x, (Mapping, Events)):
         raise UsageError(f"Program '{program.name}' takes images; give --input FILE.npz, or an array")
-    return as_samples(x, labels, shape_of_program(program), limit, dt)
+    if not isinstance(x, np.ndarray) and program.sites and holds_points(x):
+        images, stored = samples_of(program, x, limit)
+        labels = stored if labels is None else labels
+        return replace(as_samples(images, labels, shape_of_program(program), limit), note=f"{len(images)} clouds")
+    return as_samples(x, labels, shape_of_program(program), limit, dt, code)
 
 
 def _of_images(

@@ -21,7 +21,6 @@ from nmc.timing import check_timing
 from nmc.waiting import Waiting
 from nmc.wishes import Wishes
 from nmc_compiler.errors import UsageError
-from nmc_compiler.program.learning import only_neurocore
 from nmc_compiler.program.model import Program
 from nmc_emulator import Emulator, EventResult, Events, RunResult
 from nmc_emulator.event_log import EventCheckpoint
@@ -29,6 +28,7 @@ from nmc_emulator.event_run import STATES, EventRun, Part
 from nmc_emulator.probe import Probe, parse_probes
 from nmc_emulator.progress import progress_bar
 from nmc_emulator.recount import Chunk
+from nmc_emulator.suits import engine_for
 from nmc_emulator.trace import Trace
 
 FIRST_TICKS, MOST_TICKS = 16, 4096  # of a part
@@ -70,12 +70,7 @@ class EventJob:
 
     def __post_init__(self) -> None:
         """UsageError for what does not go together, before anything is run."""
-        if self.engine == "layers":
-            raise UsageError(
-                f"Program '{self.drive.program.name}' is driven by events, which the engine 'layers' does not take;"
-                " choose events, ticks or auto"
-            )
-        if self.engine in ("ticks", "neurocore") and self.wishes.checkpoint:
+        if self.engine in ("layers", "ticks", "neurocore") and self.wishes.checkpoint:
             raise UsageError(f"the engine '{self.engine}' runs in one go and keeps no checkpoint; choose events")
         if self.wishes.timing:
             check_timing(self.drive.program, self.wishes.timing, self.wishes.multicast)
@@ -101,8 +96,7 @@ class EventJob:
         program = self.drive.program
         seen = {*self.kept, *([self.scored] if self.scored is not None else [])}
         names = [program.populations[i].name for i in sorted(seen)]
-        fast = "events" if only_neurocore(program) is None else "neurocore"
-        engine = fast if self.engine == "auto" else self.engine
+        engine = engine_for(program) if self.engine == "auto" else self.engine
         record = "all" if self.wishes.events else names or None
         return Emulator(program, record=record, engine=engine, strict=self.strict, arithmetic=self.arithmetic)
 
@@ -115,7 +109,7 @@ def run_job(job: EventJob, folder: Path | None, *, progress: bool, catch: bool) 
     probes = parse_probes(job.drive.program, list(job.wishes.probe))
     emulator = job.emulator()
     taker = _Taker(job, folder, probes)
-    if emulator.name in ("ticks", "neurocore"):
+    if emulator.name in ("layers", "ticks", "neurocore"):
         return _in_one_go(job, emulator, taker, probes, progress)
     run = EventRun(emulator, job.drive.source, job.drive.units, probes)
     what = "this sample" if job.drive.program.timesteps else "this timestep"
@@ -129,7 +123,7 @@ class _Taker:
     def __init__(self, job: EventJob, folder: Path | None, probes: tuple[Probe, ...]) -> None:
         drive, populations = job.drive, job.drive.program.populations
         states: dict[int, tuple[str, ...]] = {}
-        states |= {p.population: STATES for p in probes if populations[p.population].model == "lif"}
+        states |= {p.population: STATES for p in probes if populations[p.population].model in ("lif", "cell")}
         self.job, self.steps = job, max(drive.program.timesteps, 1)
         self.files = RunFiles(drive.program, job.wishes, folder, probes, drive.units, states)
         self.kept = Kept(drive.program, job.kept, folder)
@@ -254,7 +248,7 @@ def _in_one_go(
     program, drive = emulator.program, job.drive
     populations = program.populations
     inputs = {p.name: drive.source.take(i, 0, drive.steps) for i, p in enumerate(populations) if p.model == "input"}
-    probes = tuple(p for p in probes if populations[p.population].model == "lif")
+    probes = tuple(p for p in probes if populations[p.population].model in ("lif", "cell"))
     wanted = {populations[p.population].name: p.somas for p in probes}
     ran: EventResult = emulator.run_events(inputs, drive.steps, probe=wanted, progress=progress)
     recorded = {i: ran.events[p.name] for i, p in enumerate(populations) if p.name in ran.events}

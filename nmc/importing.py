@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from nmc.traced import TraceOptions, import_code, is_code
 from nmc_compiler.errors import UsageError
 from nmc_compiler.frontends.checkpoint import Imported, import_checkpoint
 from nmc_compiler.frontends.netx_graph import import_netx
@@ -17,7 +18,8 @@ class ModelOptions:
     """What a model file cannot say; None: not given. ``config`` and ``family``: of checkpoints (.pt, .safetensors).
 
     ``timesteps``: of one sample, of .nir and .net files; 0 is a stream.  ``dt``: seconds, ``nir_rule``, ``nir_reset``,
-    ``nir_input``: of .nir files (docs/nir.md).
+    ``nir_input``: of .nir files (docs/nir.md).  ``weights``, ``input_shape`` (batch and time included), ``time_axis``,
+    ``input_kind``: of code, file.py:callable, which takes ``config`` and ``timesteps`` too (docs/tracing.md).
     """
 
     config: str | os.PathLike[str] | None = None
@@ -27,6 +29,10 @@ class ModelOptions:
     nir_rule: str | None = None
     nir_reset: str | None = None
     nir_input: str | None = None
+    weights: str | os.PathLike[str] | None = None
+    input_shape: tuple[int, ...] | None = None
+    time_axis: int | None = None
+    input_kind: str | None = None
 
 
 _FLAGS = {
@@ -37,16 +43,23 @@ _FLAGS = {
     "nir_rule": "--nir-rule",
     "nir_reset": "--nir-reset",
     "nir_input": "--nir-input",
+    "weights": "--weights",
+    "input_shape": "--input-shape",
+    "time_axis": "--time-axis",
+    "input_kind": "--input-kind",
 }
+_OF_CODE = ("config", "timesteps", "weights", "input_shape", "time_axis", "input_kind")
 _OF_NIR = ("timesteps", "dt", "nir_rule", "nir_reset", "nir_input")
 
 
 def import_model(path: str | os.PathLike[str], options: ModelOptions) -> Imported:
-    """Read a model file; its suffix says what it is.
+    """Read a model file, whose suffix says what it is, or trace the model that file.py:callable makes.
 
     FrontendError for a file that cannot be understood, UsageError for options that do not go with it.
     """
     model = Path(path)
+    if is_code(path):
+        return _import_code(model, options)
     if model.suffix == ".nir":
         _check(model, options, _OF_NIR)
         return import_nir(model, nir_options(options))
@@ -55,6 +68,14 @@ def import_model(path: str | os.PathLike[str], options: ModelOptions) -> Importe
         return import_netx(model, options.timesteps or 0)
     _check(model, options, ("config", "family"))
     return import_checkpoint(model, None if options.config is None else Path(options.config), options.family)
+
+
+def _import_code(model: Path, options: ModelOptions) -> Imported:
+    _check(model, options, _OF_CODE)
+    if options.input_shape is None:
+        raise UsageError(f"{model}: give the shape of its input, batch included, with --input-shape, such as 1,3,32,32")
+    asked = TraceOptions(options.input_shape, options.timesteps, options.time_axis, options.input_kind)
+    return import_code(model, asked, options.weights, options.config)
 
 
 def nir_options(options: ModelOptions) -> NirOptions:
@@ -72,5 +93,6 @@ def nir_options(options: ModelOptions) -> NirOptions:
 def _check(model: Path, options: ModelOptions, known: tuple[str, ...]) -> None:
     for key, flag in _FLAGS.items():
         if getattr(options, key) is not None and key not in known:
-            kind = {".nir": "a NIR graph", ".net": "a lava-dl network"}.get(model.suffix, "a checkpoint")
+            kinds = {".nir": "a NIR graph", ".net": "a lava-dl network"}
+            kind = "a traced module" if is_code(model) else kinds.get(model.suffix, "a checkpoint")
             raise UsageError(f"{model}: {flag} does not go with {kind}; leave it out")

@@ -16,7 +16,11 @@ from nmc_emulator.timing import edges_of
 from nmc_emulator.trace import coded
 
 SCHEMA = "nmc.inspect/1"
-OWN = {"lif": ("du", "dv", "restart"), "sigma_delta": ("relu", "cumulative")}  # numbers of a soma, by its model
+OWN = {  # numbers of a soma, by its model
+    "lif": ("du", "dv", "restart"),
+    "cell": ("du", "dv"),
+    "sigma_delta": ("relu", "cumulative"),
+}
 BUFFERS = ("mean", "var")  # statistics of a batch norm: stored, but not trained
 
 
@@ -107,6 +111,8 @@ def _population(program: Program, i: int) -> Layer:
         of = {"key": key, "shape": list(item.weight.shape), "size": int(item.weight.size)}
         arrays[item.name] = of | {"evidence": origin}
     told = {name: getattr(p, name) for name in OWN.get(p.model, ())}
+    if p.cell is not None:
+        told |= {name: getattr(p.cell, name) for name in ("soft", "late", "db", "sums")}
     values = {name: {"value": value, "evidence": origin} for name, value in told.items() if value is not None}
     sources = ", ".join(dict.fromkeys(program.populations[e.src].name for e in edges_of(program) if e.dst in sums))
     reason = f"driven by events of {sources}" if sources else "reads no events"

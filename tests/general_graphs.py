@@ -123,18 +123,49 @@ class Maker(GraphBuilder):
 
     # ---- neurons ----
 
-    def neuron(self, x: str, name: str) -> str:
+    def sent(self, shape: Shape) -> ValueType:
+        """What the next neuron sends."""
+        if self.kinds != "cells" or self.chance(0.5):
+            return ValueType(Kind.SPIKE, shape)
+        return ValueType(Kind.GRADED, shape, 3) if self.chance(0.5) else ValueType(Kind.GRADED, shape, 2, True)
+
+    def moving(self, shape: Shape, sent: ValueType) -> dict:
+        """What only a soma of microcode has."""
+        p: dict = {"reset": self.pick("hard", "soft", "soft", "none")}
+        p |= {"reset_at": self.pick("same", "next_start", "next_end")} if self.chance(0.5) else {}
+        p |= {"v_min": self.parameter(shape, -0.5, -0.125)} if self.chance(0.3) else {}
+        tables = [(self.timesteps,), (self.timesteps, 1), (self.timesteps, shape[0])]
+        if sent.bits == 3:
+            p |= {"levels": 4, "rounding": self.pick("half_even", "half_up", "down"), "norm": self.pick(1.0, 4.0)}
+            p |= {"step": self.parameter(shape, 0.5, 1.0)} if self.chance(0.3) else {}
+        elif self.chance(0.4):
+            p |= {"theta_decay": self.pick(0.5, 0.75), "theta_step": self.parameter(shape, 0.25, 0.5)}
+        elif self.chance(0.3):
+            p["theta_t"] = self.array(0.5 + np.abs(self.dyadic(self.pick(*tables))))
+        if sent.signed:
+            p["theta_low"] = self.parameter(shape, -0.5, 0.0)
+            p |= {"sum_low": 0, "sum_high": 3} if self.chance(0.5) else {}
+        p |= {"gain_t": self.array(self.dyadic(self.pick(*tables)) + 2.0)} if self.chance(0.3) else {}
+        return p
+
+    def neuron(self, x: str, name: str, sent: ValueType | None = None) -> str:
         shape = self.shape(x)
         p: dict = {"beta": self.parameter(shape, 0.0, 0.5, 0.75, 1.0), "theta": self.parameter(shape, 0.5, 1.0, 2.0)}
         p |= {"reset": "hard", "compare": self.pick("ge", "gt")}
-        if self.kinds == "any":
+        if self.kinds in ("any", "cells"):
             p |= {"v_reset": self.pick(-0.5, 0.25), "theta": self.pick(0.5, 1.0)} if self.chance(0.3) else {}
             p |= {"gain": self.parameter(shape, 0.5, 2.0)} if self.chance(0.3) else {}
             p |= {"gain_v": self.parameter(shape, 0.5, 2.0)} if self.chance(0.2) else {}
             p |= {"reset_at": self.pick("same", "next_start"), "start_v": self.parameter(shape, 0.0, 0.25)}
             p |= {"current": self.pick("new", "new", "old")}
+        p |= self.moving(shape, sent) if sent is not None and self.kinds == "cells" else {}
+        p |= {"v_reset": 0.0} if "levels" in p else {}
+        moves = {"theta_decay", "theta_t", "v_min"} & set(p)
+        p |= {"reset_at": "same"} if p.get("reset_at") == "next_start" and moves else {}
         p |= {"alpha": self.parameter(shape, 0.0, 0.5)} if self.chance(0.5) else {}
         p |= {"leak": self.parameter(shape, 0.125, -0.125)} if self.chance(0.4) else {}
+        if self.kinds == "cells" and "alpha" not in p and self.chance(0.2):
+            p["bias_t"] = self.array(self.dyadic((self.timesteps, shape[0]), 0.5))
         return self.add("neuron", x, id=name, name=name, **p)
 
     def grow(self) -> Graph:
@@ -157,11 +188,12 @@ class Maker(GraphBuilder):
         for other, _ in self.events:
             if self.chance(0.2):
                 total.append(self.current(other, self.pick(0, 1), into=shape))
+        sent = self.sent(shape)
         if self.chance(0.5):
-            self.declare(name, ValueType(Kind.SPIKE, shape))
+            self.declare(name, sent)
             total.append(self.current(name, self.pick(1, 1, 3), into=shape))
         x = total[0] if len(total) == 1 else self.add("add", *total)
-        self.events.append((self.neuron(x, name), shape))
+        self.events.append((self.neuron(x, name, sent), shape))
 
     def _outputs(self) -> None:
         last, _ = self.events[-1]
@@ -176,7 +208,10 @@ class Maker(GraphBuilder):
 
 
 def random_general_graph(seed: int, timesteps: int = 10, kinds: str = "any", codes: bool = True) -> Graph:
-    """``kinds`` "plain": neurons that a soma carries out but for rounding; ``codes``: inputs may send codes."""
+    """``kinds`` "plain": neurons that a soma carries out but for rounding; "cells": all there are.
+
+    ``codes``: inputs may send codes.
+    """
     return Maker(seed, timesteps, kinds, codes).grow()
 
 

@@ -216,7 +216,10 @@ class _Grower:
     def neuron(self, x: str, unit: float | None = None) -> str:
         """A neuron on a current; ``unit``: a typical size of counts, None for a weighted current."""
         counts, unit = unit is not None, unit or 1.0
-        if self.pick(self.neurons) == "levels":
+        kind = self.pick(self.neurons)
+        if kind == "cell":
+            return self.cell(x, unit, counts)
+        if kind == "levels":
             gain = {"gain": 1.5 / unit} if counts else {}
             d, rounding = self.pick(((4, "half_even"), (4, "half_up"), (3, "half_even"), (7, "half_even")))
             return self.net.levels(x, levels=d, norm=self.pick((1, d)) if d == 3 else d, rounding=rounding, **gain)
@@ -226,6 +229,30 @@ class _Grower:
         if not counts and self.chance(0.15):
             extra["v_reset"] = -0.25
         return self.net.lif(x, tau=tau, theta=theta, **extra)
+
+    def cell(self, x: str, unit: float, counts: bool) -> str:
+        """A neuron that only a soma of microcode is."""
+        net, steps = self.net, self.net.timesteps
+        if not counts and self.chance(0.3):
+            width = self.pick((1, net.shape(x)[0]))
+            tables = {"gain": net.array(0.5 + self.random.random((steps, width)))}
+            tables |= {"bias": net.array(net.drawn(0, 0.2, steps, width))} if self.chance(0.5) else {}
+            x = net.add("time_affine", x, **tables)
+        name = f"s{len(net.nodes)}"
+        if self.chance(0.4):
+            form = {"beta": self.pick((0.25, 0.5, 0.7, 1.0)), "theta": self.pick((0.5, 1.0)), "levels": 4}
+            form |= {"rounding": self.pick(("half_even", "half_up")), "norm": self.pick((1, 4))}
+            form |= {"step": 0.75} if self.chance(0.2) else {}
+            return net.add("ilif", x, name=name, gain=1.5 / unit if counts else 1.0, **form)
+        if self.chance(0.3):
+            form = {"beta": self.pick((0.0, 0.5, 0.75, 1.0)), "theta": unit * self.pick((0.5, 1.0)), "compare": "ge"}
+            form |= {"reset": self.pick(("hard", "hard", "soft")), "gain": self.pick((1.0, 0.5))}
+            return net.add("neuron", x, name=name, **form, **({} if counts else {"leak": 0.125}))
+        form = {"reset": self.pick(("soft", "soft", "hard", "none")), "compare": self.pick(("ge", "gt"))}
+        form |= {"reset_at": self.pick(("same", "next_end"))}
+        form |= {"v_min": -0.25} if self.chance(0.3) else {}
+        form |= {"theta_decay": 0.75, "theta_step": 0.25 * unit} if self.chance(0.3) else {}
+        return net.lif(x, name, tau=self.pick(self.kinds.taus), theta=unit * self.pick((0.25, 0.5, 1.0)), **form)
 
     def residual(self, x: str) -> str:
         """Sometimes the sum with an earlier current, or with itself."""

@@ -74,9 +74,15 @@ def conv_targets(c, rows, e):
                             yield o, oz * height + oy, ox, int(c.weight[kz * kh + ky, kx, i, o])
 
 
-def map_targets(m, shape, e):
-    """Target positions of one event of a Map; ``shape`` of the target dendrite."""
+def map_targets(m, channels, shape, e):
+    """Target positions of one event of a Map from so many ``channels``; ``shape`` of the target dendrite."""
     c, y, x = e
+    if m.mode == "reduce_channels":
+        yield c * shape[0] // channels, y, x
+        return
+    if m.mode == "broadcast_channels":
+        yield from ((t, y, x) for t in range(shape[0]) if t * channels // shape[0] == c)
+        return
     for ty in range(shape[1]):
         for tx in range(shape[2]):
             if m.mode == "same":
@@ -138,7 +144,8 @@ class Naive:
     states: dict[str, dict[int, np.ndarray]] = field(default_factory=dict)  # part -> population -> [N, T, C, H, W]
 
 
-PARTS = ("u", "v", "sigma", "act", "residue", "error")
+SIGMA_DELTA = ("sigma", "act", "residue", "error")
+PARTS = ("u", "v", *SIGMA_DELTA, "b", "sent", "total")
 
 
 class _Machine:
@@ -156,6 +163,7 @@ class _Machine:
 
     def sample(self, n: int) -> None:
         p = self.p
+        self.kept = {}  # tables that last, by projection
         self.state = [{part: np.zeros(q.shape, np.int64) for part in PARTS} for q in p.populations]
         for q, state in zip(p.populations, self.state, strict=True):
             for part, start in (("u", q.start_u), ("v", q.start_v)):
@@ -203,7 +211,7 @@ class _Machine:
                 for o, y, x, w in conv_targets(c, codes.shape[1], e):
                     acc[(o, 0, 0) if c.collapse else (o, y, x)] += (w * code) << c.shift
             else:
-                for at in map_targets(c, acc.shape, e):
+                for at in map_targets(c, codes.shape[0], acc.shape, e):
                     acc[at] += code << c.shift
 
     def _sparse(self, s, n, t):
@@ -216,7 +224,25 @@ class _Machine:
                 if t + extra < self.p.timesteps:
                     self.ahead[t + extra][s.dst][at] += (weight * code) << s.shift
 
+    def _lasting(self, d, n, t):
+        """As ``_dynamic``, with tables that last: entry by entry, what is left of it and what is written."""
+        q, k, v = (self.out.codes[i][n, t].reshape(self.p.populations[i].shape[0], -1) for i in (d.q, d.k, d.v))
+        kept, a = self.kept.setdefault(d.name, {}), self.acc[d.dst].reshape(v.shape)
+        depth, width = q.shape[0] // d.heads, v.shape[0] // d.heads
+        begins = t == 0 or (d.lasting.block > 0 and t % d.lasting.block == 0)
+        for j, i in np.ndindex(v.shape[0], depth):
+            head = j // width
+            row = head * depth + i
+            old = 0 if begins else (int(d.lasting.keep[head]) * kept[j, i]) >> 12
+            kept[j, i] = old + sum(int(k[row, m]) * int(v[j, m]) << d.lasting.frac for m in range(q.shape[1]))
+        for j, at in np.ndindex(v.shape):
+            total = sum(int(q[j // width * depth + i, at]) * kept[j, i] for i in range(depth))
+            a[j, at] += min(total, d.saturate) << d.shift
+
     def _dynamic(self, d, n, t):
+        if d.lasting is not None:
+            self._lasting(d, n, t)
+            return
         q, k, v = (self.out.codes[i][n, t].reshape(self.p.populations[i].shape[0], -1) for i in (d.q, d.k, d.v))
         tokens, a = q.shape[1], self.acc[d.dst].reshape(v.shape)
         depth, width = q.shape[0] // d.heads, v.shape[0] // d.heads
@@ -249,7 +275,8 @@ class _Machine:
             return
         if q.restart is not None and (t + 1) % q.restart[0] == q.restart[1] % q.restart[0]:
             self.state[i]["u"][:] = self.state[i]["v"][:] = 0
-        update = self._sigma_delta if q.model == "sigma_delta" else self._update
+        update = {"sigma_delta": self._sigma_delta, "cell": self._cell}.get(q.model, self._update)
+        self.t = t
         for at in np.ndindex(q.shape):
             self.out.codes[i][n, t][at] = update(i, q, at, int(self.acc[q.dendrite][at]))
         for part in PARTS:
@@ -280,9 +307,53 @@ class _Machine:
         state["v"][at] = 0 if spike else v
         return spike
 
+    def _cell(self, i, q, at, a):
+        """A soma of microcode, as docs/integers.md says it."""
+        c, over, cell, state = at[0], self.out.overflow, q.cell, self.state[i]
+
+        def table(values, default):
+            return default if values is None else int(values[self.t][c if values.shape[1] > 1 else 0])
+
+        def channel(values, default):
+            return default if values is None else int(values[c])
+
+        over["accumulator"][i] += not -(2**31) <= a < 2**31
+        u = decay(int(state["u"][at]), q.du + 1) + (a * table(cell.gain, 4096) >> 6)
+        state["u"][at] = wrap24(u, self.profile)
+        over["u"][i] += int(state["u"][at]) != u
+        before, total = int(state["sent"][at]), int(state["total"][at])
+        raised = decay(int(state["b"][at]), cell.db) + before * channel(cell.jump, 0)
+        state["b"][at] = clip24(raised)
+        over["v"][i] += clip24(raised) != raised
+        r = clip24(raised) + table(cell.rise, 0)
+        h = decay(int(state["v"][at]), q.dv) + int(state["u"][at])
+        h += channel(q.bias, 0) if cell.bias is None else table(cell.bias, 0)
+
+        def reset(x, code):
+            if not code:
+                return x
+            if not cell.soft:
+                return 0
+            return x if cell.step is None else x - code * (int(cell.step[c]) + r)
+
+        h = reset(h, before) if cell.late else h
+        v = clip24(h)
+        over["v"][i] += v != h
+        row = q.thresholds[c if len(q.thresholds) > 1 else 0]
+        code = sum(v >= int(theta) + r for theta in row)
+        code -= cell.low is not None and v < int(cell.low[c])
+        if cell.sums is not None:
+            code = min(max(code, cell.sums[0] - total), cell.sums[1] - total)
+        if not cell.late:
+            over["v"][i] += clip24(reset(v, code)) != reset(v, code)
+            v = clip24(reset(v, code))
+        state["v"][at] = max(v, channel(cell.floor, -(2**31)))
+        state["sent"][at], state["total"][at] = code, total + code
+        return code
+
     def _sigma_delta(self, i, q, at, a):
         """sigma, act, residue and error in 32 bits that wrap at every sum."""
-        over, state = self.out.overflow, {part: int(self.state[i][part][at]) for part in PARTS[2:]}
+        over, state = self.out.overflow, {part: int(self.state[i][part][at]) for part in SIGMA_DELTA}
         over["accumulator"][i] += not -(2**31) <= a < 2**31
         sums = {"sigma": state["sigma"] + wrap32(a)}
         sums["act"] = wrap32(sums["sigma"]) + (0 if q.bias is None else int(q.bias[at[0]]))
@@ -294,7 +365,7 @@ class _Machine:
         fire = abs(wrap32(sums["error"]) if q.cumulative else delta) >= int(q.vth[at[0]])
         sent = delta if fire else 0
         new = wrap32(sums["sigma"]), act, delta - sent, 0 if fire else wrap32(sums["error"])
-        for part, value in zip(PARTS[2:], new, strict=True):
+        for part, value in zip(SIGMA_DELTA, new, strict=True):
             self.state[i][part][at] = value
         code = sent >> q.out_shift
         over["payload"][i] += not -HALF <= code < HALF
@@ -386,7 +457,8 @@ class _Count:
                 self.add("neuron_updates", i, core, int(size))
                 self.updates[self.tick(n, t, level)][core] += int(size)
                 for c in range(box[0], box[1]):
-                    if q.bias is not None and q.bias[c]:
+                    table = None if q.cell is None else q.cell.bias
+                    if (q.bias is not None and q.bias[c]) or (table is not None and table[:, c].any()):
                         self.add("bias_events", i, core, int(size) // (box[1] - box[0]))
         codes = self.out.codes[i][n, t]
         for e in np.argwhere(codes).tolist():
@@ -451,7 +523,7 @@ class _Count:
                 self.add("synops_mac" if mac else "synops_ac", len(self.p.convs) + j, core, done)
                 self.operations(core, done, at)
             elif kind == 1:
-                done = sum(holds(box, target) for target in map_targets(projection, dst.shape, e))
+                done = sum(holds(box, target) for target in map_targets(projection, q.shape[0], dst.shape, e))
                 self.add("map_ops", j, core, done)
             elif role == (0 if projection.order == "kv" else 2):
                 done = self.words(projection, e, box)

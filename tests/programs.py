@@ -211,11 +211,16 @@ class Grower:
 
     def add_map(self, src: int) -> tuple[int, int]:
         c, h, w = self.populations[src].shape
-        mode = self.pick("same", "reduce", "window", *(["broadcast"] if h == w == 1 else []))
+        blocks = ("reduce_channels", "broadcast_channels") if self.chance(0.3) else ()
+        mode = self.pick("same", "reduce", "window", *(["broadcast"] if h == w == 1 else []), *blocks)
         kernel, stride, pad = (1, 1), (1, 1), (0, 0)
         shape = (c, h, w)
         if mode == "reduce":
             shape = (c, 1, 1)
+        elif mode == "reduce_channels":
+            shape = (self.pick(*(g for g in range(1, c + 1) if c % g == 0)), h, w)
+        elif mode == "broadcast_channels":
+            shape = (c * self.pick(1, 2, 3), h, w)
         elif mode == "broadcast":
             shape = (c, self.pick(2, 3), self.pick(1, 4))
         elif mode == "window":
@@ -457,12 +462,15 @@ def _conv_reaches(p, index, role, e, box):
 
 def _map_reaches(p, index, role, e, box):
     m = p.maps[index]
-    if not box.c0 <= e[0] < box.c1:
+    sources, targets = p.populations[m.src].shape[0], p.dendrites[m.dst].shape[0]
+    groups = min(sources, targets)
+    low = e[0] // (sources // groups) * (targets // groups)
+    if low >= box.c1 or low + targets // groups <= box.c0:
         return False
     if m.mode in ("reduce", "broadcast"):
         return True
     ranges = ((box.y0, box.y1), (box.x0, box.x1))
-    if m.mode == "same":
+    if m.mode in ("same", "reduce_channels", "broadcast_channels"):
         return all(lo <= at < hi for at, (lo, hi) in zip(e[1:], ranges, strict=True))
     return all(
         any(0 <= e[1 + a] - (t * m.stride[a] - m.pad[a]) < m.kernel[a] for t in range(*ranges[a])) for a in (0, 1)

@@ -13,7 +13,7 @@ from nmc.neurocorex import from_neurocorex
 from nmc_compiler.errors import UsageError
 from nmc_compiler.graph import Graph
 from nmc_compiler.graph.text import to_text
-from nmc_compiler.passes.pipeline import GENERAL_PASSES, PASSES
+from nmc_compiler.passes.pipeline import PASSES
 from nmc_emulator.tables import text_table
 
 SCHEMA = "nmc.compile/1"
@@ -38,7 +38,7 @@ def _compile(args: argparse.Namespace) -> Compiled:
         raise UsageError(f"{args.more[0]}: one model is compiled at a time; --from neurocorex takes three files")
     return compile(
         args.model,
-        args.target,
+        target=args.target,
         config=args.config,
         family=args.family,
         timesteps=args.timesteps,
@@ -46,12 +46,18 @@ def _compile(args: argparse.Namespace) -> Compiled:
         nir_rule=args.nir_rule,
         nir_reset=args.nir_reset,
         nir_input=args.nir_input,
+        weights=args.weights,
+        input_shape=args.input_shape,
+        time_axis=args.time_axis,
+        input_kind=args.input_kind,
         out=args.out,
         chips=args.chips,
         calib=args.calib,
+        cloud=args.cloud,
         input_encoding=args.input_encoding,
         input_range=tuple(args.input_range),
         residual=args.residual,
+        factors=args.factors,
         attn_order=args.attn_order,
         channel_bins=args.channel_bins,
         pipelined=args.pipelined,
@@ -63,7 +69,7 @@ def _compile(args: argparse.Namespace) -> Compiled:
 
 
 def _observer(args: argparse.Namespace) -> Any:
-    known = {p.name for p in (*PASSES, *GENERAL_PASSES)}  # type: ignore[attr-defined]
+    known = {p.name for p in PASSES}  # type: ignore[attr-defined]
     if unknown := [name for name in args.print_after if name not in known | {"all"}]:
         raise UsageError(f"--print-after {unknown[0]}: no such pass; known: {', '.join(sorted(known))}, all")
 

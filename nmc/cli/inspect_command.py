@@ -10,9 +10,11 @@ from nmc.cli.output import heading, print_json
 from nmc.inspecting import Inspection, Layer, inspect
 from nmc_emulator.tables import text_table
 
+CODE = ("weights", "input_shape", "time_axis", "input_kind")
+
 
 def run(args: argparse.Namespace) -> int:
-    keys = ("config", "family", "timesteps", "dt", "nir_rule", "nir_reset", "nir_input")
+    keys = ("config", "family", "timesteps", "dt", "nir_rule", "nir_reset", "nir_input", *CODE)
     found = inspect(args.model, **{key: getattr(args, key) for key in keys})
     print_json(found.as_json()) if args.json else _print(found)
     return 0

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 DESCRIPTION = "Compile trained spiking networks to neuromorphic cores, and emulate what was mapped."
+ENCODINGS = ("poisson", "rate", "ttfs", "phase")  # nmc.encoders, which needs NumPy
 EXIT = "exit status: 0 done, 1 error, 2 wrong usage, 3 verify found a difference, 130 interrupted"
 
 Subparsers = Any  # argparse has no public name for it
@@ -26,7 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="nmc", description=DESCRIPTION, epilog=EXIT)
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and stop")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (_compile, _emulate, _report, _verify, _export, _inspect, _targets, _passes):
+    for add in (_compile, _emulate, _report, _compare, _verify, _export, _inspect, _targets, _passes):
         add(commands)
     for add in (_synth, _program, _board, _flash, _run, _doctor):
         add(commands)
@@ -66,12 +67,36 @@ def _model(parser: argparse.ArgumentParser) -> None:
         "--timesteps",
         type=positive,
         metavar="N",
-        help=".nir and .net: timesteps of one sample (default: a stream without end)",
+        help=".nir, .net and code: timesteps of one sample (default: a stream without end; of code: as it runs)",
     )
+    _code(parser)
     _nir(parser)
     add(
         "--nir-input", metavar="KIND", help=".nir: what the inputs carry: spikes (default), real, or codes (u8, s4 ...)"
     )
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(positive(part) for part in text.split(","))
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a shape such as 1,3,32,32") from None
+
+
+def _code(parser: argparse.ArgumentParser) -> None:
+    """How a module is traced."""
+    add = parser.add_argument
+    add("--weights", metavar="FILE", help="file.py:callable: checkpoint that is loaded into the module")
+    add(
+        "--input-shape", type=_shape, metavar="N,N,...", help="file.py:callable: shape of the input, batch (1) included"
+    )
+    add(
+        "--time-axis",
+        type=int,
+        choices=(0, 1),
+        help="file.py:callable: axis of the input that is time (default: 0 where the batch comes second)",
+    )
+    add("--input-kind", metavar="KIND", help="file.py:callable: what the input carries: real (default), spikes, u8 ...")
 
 
 def _nir(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +119,7 @@ def _nir(parser: argparse.ArgumentParser) -> None:
 def _compile(commands: Subparsers) -> None:
     parser = _command(commands, "compile", "compile a model to a Program on the cores of a chip")
     add = parser.add_argument
-    what = "a checkpoint (.pt, .pth, .safetensors), a NIR graph (.nir) or a lava-dl network (.net)"
+    what = "a checkpoint (.pt, .pth, .safetensors), a NIR graph (.nir), a lava-dl network (.net) or file.py:callable"
     add("model", metavar="MODEL", help=what)
     add("more", nargs="*", metavar="FILE", help="with --from neurocorex: AA.npy PARAMS.json, where MODEL is FF.npy")
     add("--from", dest="source", choices=("neurocorex",), help="files of another tool: docs/neurocorex.md")
@@ -102,6 +127,7 @@ def _compile(commands: Subparsers) -> None:
     add("-o", "--out", default="build", metavar="FOLDER", help="where the artefact goes (default: build)")
     _model(parser)
     add("--chips", type=_chips, metavar="N|auto", help="chips that may be used (default: the target's own)")
+    add("--cloud", metavar="FILE", help="one cloud of points, for which alone a network on voxels is compiled")
     add("--calib", metavar="FILE.npz", help="inputs, not those of the test: spike rates, reach, effect of rounding")
     add(
         "--input-encoding",
@@ -123,6 +149,12 @@ def _compile(commands: Subparsers) -> None:
         default="auto",
         help="residual streams: shared accumulators, or all fan-in once per reader "
         "(default: duplicate where the target then does only what it is documented to do)",
+    )
+    add(
+        "--factors",
+        choices=("auto", "fold", "relay"),
+        default="auto",
+        help="linear layers with no neuron between: folded, or joined by graded events (default: whichever is small)",
     )
     add(
         "--stream-pieces",
@@ -149,7 +181,8 @@ def _compile(commands: Subparsers) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="an approximation of neurons that may be made: soft-reset, late-reset, v-min or decay-groups; repeatable",
+        help="an approximation of neurons that may be made: decay-groups, or where the target has no microcoded "
+        "neurons soft-reset, late-reset or v-min; repeatable",
     )
     add("--pipelined", action="store_true", help="start a sample as soon as the one before has left the first level")
     add("--seed", type=int, default=0, metavar="N", help="of the placement (default: 0)")
@@ -224,6 +257,8 @@ def _emulate(commands: Subparsers) -> None:
     add("--limit", type=positive, metavar="N", help="only the first N samples")
     add("--steps", type=positive, metavar="N", help="timesteps that a stream runs (default: as long as its input)")
     add("--dt", type=positive, metavar="N", help="for a recording of events: length of a timestep, in the units of t")
+    add("--encode", choices=ENCODINGS, help="make spikes of images with values 0 to 1 (docs/traces.md#spike-codes)")
+    add("--seed", type=int, default=0, metavar="N", help="of --encode poisson (default: 0)")
     add("--strict", action="store_true", help="a value out of range is an error, not a count")
     add(
         "--arithmetic",
@@ -239,6 +274,21 @@ def _report(commands: Subparsers) -> None:
     parser.add_argument("folder", metavar="FOLDER", help="what `nmc compile` wrote, or a run inside or outside it")
     told = "instead: what was rounded, layer by layer, and what it did to spikes on the data of `nmc compile --calib`"
     parser.add_argument("--conversion", action="store_true", help=told)
+    form = parser.add_mutually_exclusive_group()
+    _json(form)  # type: ignore[arg-type]
+    form.add_argument("--markdown", action="store_true", help="Markdown on standard output")
+    form.add_argument("--csv", action="store_true", help="the layers as CSV on standard output")
+    parser.add_argument("--html", metavar="FILE", help="one page with everything, pictures too, that needs no network")
+
+
+def _compare(commands: Subparsers) -> None:
+    parser = _command(commands, "compare", "put the runs of several artefacts side by side")
+    add = parser.add_argument
+    add("folders", metavar="FOLDER", nargs="+", help="what `nmc compile` wrote; ratios are to the first")
+    told = (
+        "count the events of this run for those that have no run of their own (default: the events.npz of one of them)"
+    )
+    add("--from-trace", metavar="EVENTS.npz", help=told)
     form = parser.add_mutually_exclusive_group()
     _json(form)  # type: ignore[arg-type]
     form.add_argument("--markdown", action="store_true", help="Markdown on standard output")
@@ -362,6 +412,8 @@ def _run(commands: Subparsers) -> None:
     add("--limit", type=positive, metavar="N", help="only the first N samples")
     add("--steps", type=positive, metavar="N", help="timesteps that a stream runs (default: as long as its input)")
     add("--dt", type=positive, metavar="N", help="for a recording of events: length of a timestep, in the units of t")
+    add("--encode", choices=ENCODINGS, help="make spikes of images with values 0 to 1 (docs/traces.md#spike-codes)")
+    add("--seed", type=int, default=0, metavar="N", help="of --encode poisson (default: 0)")
     _at_a_port(parser)
 
 

@@ -9,17 +9,15 @@ import sys
 from typing import Any
 
 from nmc.cli.output import print_json
-from nmc_compiler.passes.pipeline import GENERAL_PASSES, PASSES
+from nmc_compiler.passes.pipeline import PASSES
 
 
 def run(args: argparse.Namespace) -> int:
-    passes, general = ([_describe(n, kind) for n, kind in enumerate(kinds, 1)] for kinds in (PASSES, GENERAL_PASSES))
+    passes = [_describe(n, kind) for n, kind in enumerate(PASSES, 1)]
     if args.json:
-        print_json({"schema": "nmc.passes/1", "passes": passes, "general": general})
+        print_json({"schema": "nmc.passes/1", "passes": passes})
         return 0
     _print(passes)
-    print("\nNetworks that are read at every timestep (.nir, .net)")
-    _print(general)
     return 0
 
 
@@ -37,5 +35,16 @@ def _describe(number: int, kind: Any) -> dict[str, Any]:
     does = (sys.modules[kind.__module__].__doc__ or kind.name).strip().splitlines()[0]
     own = inspect.getdoc(kind) or ""
     rule = "" if own.startswith(f"{kind.__name__}(") else own  # a dataclass without a docstring lists its fields
-    options = {f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
-    return {"order": number, "name": kind.name, "does": does, "rule": rule, "options": options}
+    return {"order": number, "name": kind.name, "does": does, "rule": rule, "options": _options(kind)}
+
+
+def _options(kind: Any) -> dict[str, Any]:
+    """Options with their defaults; those of a part are the pass's own."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        made = None if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if dataclasses.is_dataclass(made):
+            found |= _options(type(made))
+        elif field.default is not dataclasses.MISSING:
+            found[field.name] = field.default
+    return found

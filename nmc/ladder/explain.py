@@ -14,8 +14,9 @@ import numpy as np
 from nmc_compiler.graph import Graph, Node
 from nmc_compiler.graph.analysis import is_neuron
 from nmc_compiler.graph.interpret import interpret
-from nmc_compiler.program.model import Conv, Dynamic, HostCurrent, Map, Program, Transfer
-from nmc_compiler.program.shapes import conv_windows
+from nmc_compiler.graph.ops_sites import made_sites, pairs, sites_of
+from nmc_compiler.program.model import Conv, Dynamic, HostCurrent, Lasting, Map, Program, SiteWindow, Sparse, Transfer
+from nmc_compiler.program.shapes import channel_blocks, conv_windows
 
 MAX_TERMS = 24
 PARAMETERS = ("theta", "tau", "v_reset", "levels", "dv", "role")
@@ -110,14 +111,20 @@ def accumulate(
     terms: list[dict[str, Any]] | None = None,
 ) -> int:
     """What one accumulator holds for timestep ``t`` when level ``level`` reads it; ``terms`` gets its parts."""
-    program = reader.program
+    program, size = reader.program, reader.program.dendrites[dendrite].shape[0]
     found: list[tuple[str, str, int, int]] = []  # from, via, events, adds
     statics: list[Conv | Map] = [*program.convs, *program.maps]
     for item in statics:
         if item.dst == dendrite and program.arrival(item.src, item.delay, item.lag) <= level:
             codes = reader.events(item.src, t - item.lag)
-            events, adds = _conv(item, codes, at) if isinstance(item, Conv) else _map(item, codes, at)
+            if isinstance(item, Conv):
+                events, adds = _conv(item, codes, at) if item.sites is None else _between_sites(reader, item, codes, at)
+            else:
+                events, adds = _map(item, codes, at, size)
             found.append((program.populations[item.src].name, item.name, events, adds))
+    for s in program.sparses:
+        if s.dst == dendrite and program.arrival(s.src, s.delay, s.lag) <= level:
+            found.append((program.populations[s.src].name, s.name, *_sparse(reader, s, at, t)))
     for d in program.dynamics:
         if d.dst == dendrite and _read_level(program, d) <= level:
             found.append((program.populations[d.q].name, d.name, *_dynamic(reader, d, at, t)))
@@ -127,7 +134,8 @@ def accumulate(
             found.append((source, f"{transfer.mode} {transfer.name}", 0, _transfer(reader, transfer, at, t)))
     for host in program.host_currents:
         if host.dst == dendrite and host.level <= level:
-            found.append(("host", host.name, 0, _host(host, reader.image[t if program.input_time else ...], at)))
+            made = _host if host.sites is None else _host_sites
+            found.append(("host", host.name, 0, made(reader, host, t, at)))
     if terms is not None:
         terms += [{"from": a, "via": b, "events": n, "adds": value} for a, b, n, value in found]
     return sum(value for *_, value in found)
@@ -165,15 +173,33 @@ def _conv(conv: Conv, codes: np.ndarray, at: tuple[int, int, int]) -> tuple[int,
     return events, total << conv.shift
 
 
-def _map(item: Map, codes: np.ndarray, at: tuple[int, int, int]) -> tuple[int, int]:
+def _map(item: Map, codes: np.ndarray, at: tuple[int, int, int], channels: int) -> tuple[int, int]:
     c, y, x = at
+    inputs, outputs = channel_blocks((len(codes), 1, 1), (channels, 1, 1))
+    first = c // outputs * inputs
     read = {
         "same": lambda: codes[c, y, x],
         "reduce": lambda: codes[c],
         "broadcast": lambda: codes[c, 0, 0],
         "window": lambda: _window(codes[c], (y, x), item),
+        "reduce_channels": lambda: codes[first : first + inputs, y, x],
+        "broadcast_channels": lambda: codes[first, y, x],
     }[item.mode]()
     return int(np.count_nonzero(read)), int(np.sum(read)) << item.shift
+
+
+def _sparse(reader: Reader, s: Sparse, at: tuple[int, int, int], t: int) -> tuple[int, int]:
+    """Events of the sources of an accumulator, each as many timesteps ago as its synapse is late, and what they add."""
+    mine = np.flatnonzero(s.target == np.ravel_multi_index(at, reader.program.dendrites[s.dst].shape))
+    source = np.searchsorted(s.indptr, mine, side="right") - 1
+    late = np.zeros(len(mine), np.int64) if s.extra is None else s.extra[mine].astype(np.int64)
+    total = events = 0
+    for extra in np.unique(late).tolist():
+        codes = reader.events(s.src, t - s.lag - extra).reshape(-1)[source[late == extra]]
+        codes = codes if s.graded else (codes != 0).astype(np.int64)
+        events += int(np.count_nonzero(codes))
+        total += int(codes @ s.weight[mine[late == extra]].astype(np.int64))
+    return events, total << s.shift
 
 
 def _dynamic(reader: Reader, d: Dynamic, at: tuple[int, int, int], t: int) -> tuple[int, int]:
@@ -182,8 +208,20 @@ def _dynamic(reader: Reader, d: Dynamic, at: tuple[int, int, int], t: int) -> tu
     head, token = at[0] // (len(v) // d.heads), at[1] * reader.program.dendrites[d.dst].shape[2] + at[2]
     depth = len(q) // d.heads
     mine = slice(head * depth, (head + 1) * depth)
-    total = int((k[mine] @ v[at[0]]) @ q[mine, token])
+    table = k[mine] @ v[at[0]] if d.lasting is None else _lasting(reader, d, d.lasting, (head, at[0]), t)
+    total = int(table @ q[mine, token])
     return int(np.count_nonzero(q[mine, token])), min(total, d.saturate) << d.shift
+
+
+def _lasting(reader: Reader, d: Dynamic, lasting: Lasting, at: tuple[int, int], t: int) -> np.ndarray:
+    """Entries of one head and column of v, after the writes of timestep t."""
+    (head, column), depth = at, reader.program.populations[d.k].shape[0] // d.heads
+    table: np.ndarray = np.zeros(depth, np.int64)
+    for s in range(t - t % lasting.block if lasting.block else 0, t + 1):
+        k, v = (reader.events(p, s).astype(np.int64) for p in (d.k, d.v))
+        written = k.reshape(len(k), -1)[head * depth : (head + 1) * depth] @ v.reshape(len(v), -1)[column]
+        table = (int(lasting.keep[head]) * table >> 12) + (written << lasting.frac)
+    return table
 
 
 def _transfer(reader: Reader, item: Transfer, at: tuple[int, int, int], t: int) -> int:
@@ -196,8 +234,45 @@ def _transfer(reader: Reader, item: Transfer, at: tuple[int, int, int], t: int) 
     return (sum(values) if item.mode == "sum" else max(values)) >> item.rshift
 
 
-def _host(host: HostCurrent, image: np.ndarray, at: tuple[int, int, int]) -> int:
+def _pairs(reader: Reader, window: SiteWindow) -> np.ndarray:
+    """(source slot, tap, target slot) of each pair of the image's sites that a convolution joins, [pairs, 3]."""
+    items = reader.program.sites or ()
+    tables: list[np.ndarray] = []
+    for item in items:
+        if item.table is not None:
+            tables.append(item.table.T)
+        elif item.parent < 0:
+            tables.append(reader.image[:3, :, 0].astype(np.int64))
+        else:
+            made = made_sites(sites_of(tables[item.parent]), item.kernel, item.stride, item.pad, item.extent)
+            tables.append(np.array(made, np.int64).reshape(-1, 3).T)
+    form = window.kernel, window.stride, window.pad, window.inverse
+    return np.array(pairs(tables[window.source], tables[window.target], *form), np.int64).reshape(-1, 3)
+
+
+def _between_sites(reader: Reader, conv: Conv, codes: np.ndarray, at: tuple[int, int, int]) -> tuple[int, int]:
+    assert conv.sites is not None
+    events = total = 0
+    for source, tap, target in _pairs(reader, conv.sites).tolist():
+        if conv.collapse or target == at[1]:
+            events += int(np.count_nonzero(codes[:, source, 0]))
+            total += int(codes[:, source, 0] @ conv.weight[tap, 0, :, at[0]].astype(np.int64))
+    return events, total << conv.shift
+
+
+def _host_sites(reader: Reader, host: HostCurrent, t: int, at: tuple[int, int, int]) -> int:
+    assert host.sites is not None
+    found = [(s, tap) for s, tap, target in _pairs(reader, host.sites).tolist() if target == at[1]]
+    features = reader.image[-host.weight.shape[1] :, :, 0].astype(np.float64)  # behind coordinates, where there are any
+    whole, total = np.rint(features * 2.0**host.frac).astype(np.int64), int(host.bias[at[0]])
+    for source, tap in found:
+        total += int(whole[:, source] @ host.weight[at[0], :, tap, 0].astype(np.int64))
+    return (total + (1 << host.shift >> 1)) >> host.shift if found else 0
+
+
+def _host(reader: Reader, host: HostCurrent, t: int, at: tuple[int, int, int]) -> int:
     o, y, x = at
+    image = reader.image[t if reader.program.input_time else ...]
     whole = np.rint(image.astype(np.float64) * 2.0**host.frac).astype(np.int64)
     outputs, per_group, kh, kw = host.weight.shape
     first = o // (outputs // host.groups) * per_group

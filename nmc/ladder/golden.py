@@ -74,7 +74,9 @@ def _recorded(file: Npz, names: list[str], nodes: dict[str, Node], graph: Graph)
         expected = record_shape(nodes[name])
         lead = shape[: len(shape) - len(expected)]
         steps = (graph.timesteps,) if graph.record_time else ()
-        if shape[len(lead) :] != expected or lead[:-1] != steps or len(lead) != len(steps) + 1:
+        if any(steps) and len(lead) == 1 and lead[0] % graph.timesteps == 0:  # a module that got both as one axis
+            lead = (graph.timesteps, lead[0] // graph.timesteps)
+        if shape[len(shape) - len(expected) :] != expected or lead[:-1] != steps or len(lead) != len(steps) + 1:
             axes = [*(["T"] if graph.record_time else []), "images", *map(str, expected)]
             raise FrontendError(
                 f"{file.path}: {PREFIX}{name} has shape {list(shape)}, expected [{', '.join(axes)}]"

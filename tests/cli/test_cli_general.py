@@ -377,7 +377,7 @@ windows --input codes.npz --steps 7
 stream --input codes.npz --dt 7
     --dt is for recordings of events (x, y, t, p); codes and lists of events have timesteps
 stream --input codes.npz --engine layers
-    Program 'column' is driven by events, which the engine 'layers' does not take; choose events, ticks or auto
+    engine 'layers' cannot run Program 'column': it has no last timestep (a stream); run it with engine='events'
 stream --input codes.npz --engine ticks --checkpoint c
     the engine 'ticks' runs in one go and keeps no checkpoint; choose events
 stream --input codes.npz --timing cycle --multicast

@@ -20,6 +20,7 @@ from nmc_compiler.program.model import Program
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 DIGITS = FIXTURES.parents[1] / "examples" / "digits"
+ZOO = FIXTURES.parents[1] / "examples" / "zoo"
 VECTORS = FIXTURES / "sdt_v1" / "vectors.npz"
 RUNGS = ["golden = float", "float ~ int", "int = emulator", "layers = ticks", "mapping"]
 
@@ -220,6 +221,34 @@ def test_one_flipped_spike_is_more_than_one_in_a_million_here(built: Path, tmp_p
     assert first["inputs"]["parameters"]["theta"] == 1.0
 
 
+def test_what_follows_from_a_flip_is_not_counted_again(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recording in which one neuron went the other way, and all behind it went with that."""
+    graph = nmc.load(built).float_graph
+    nodes = {n.name: n for n in graph if "record_perm" in n.attrs}
+    with np.load(VECTORS) as file:
+        images, logits = file["images"][:8], file["logits"].copy()
+    other = interpret(graph, images, record=["patch_embed.proj_lif"]).codes
+    other["patch_embed.proj_lif"][0, 5, :, 3:6, 3:6] ^= 1
+    run = interpret(graph, images, record=list(nodes), given=other)
+    arrays = {}
+    for name, codes in (run.codes | other).items():
+        laid = codes.transpose(0, 1, *(2 + axis for axis in nodes[name].attr("record_perm")))
+        arrays[f"spikes/{name}"] = laid.reshape(*codes.shape[:2], *nodes[name].attr("record_shape")).astype(np.uint8)
+    logits[:8] = run.logits
+    vectors = golden(tmp_path, logits=logits, **arrays)
+    rung = nmc.verify(built, vectors, limit=16).rungs[0]
+    flipped, behind = rung.numbers["flips"], rung.numbers["flips_behind_recorded_spikes"]
+    assert rung.mismatches == flipped + 1 and flipped > behind > 0  # and one image's logits
+    assert rung.first["layer"] == "patch_embed.proj_lif"
+    monkeypatch.setattr("nmc.ladder.rungs.FLIP_RATE", behind / rung.numbers["spikes_compared"])
+    rung = nmc.verify(built, vectors, limit=16).rungs[0]
+    assert rung.ok and rung.numbers["flips"] == flipped and rung.numbers["images_with_logits_off"] == 0
+    logits[4, 1] += 1e-2
+    assert nmc.verify(built, golden(tmp_path, logits=logits, **arrays), limit=16).rungs[0].mismatches == 1
+
+
 def test_a_wrong_logit_is_caught(built: Path, tmp_path: Path) -> None:
     with np.load(VECTORS) as file:
         logits = file["logits"].copy()
@@ -272,6 +301,16 @@ def test_goldens_without_spikes_compare_nothing(built: Path, tmp_path: Path) -> 
         with pytest.raises(FrontendError) as error:
             nmc.verify(built, golden(tmp_path, **changes))
         assert text in str(error.value)
+
+
+def test_codes_of_a_module_that_got_time_and_images_as_one_axis(built: Path, tmp_path: Path) -> None:
+    """[T * images, ...], as of QKFormer's SSA, is [T, images, ...]; what T does not divide is not."""
+    with np.load(VECTORS) as file:
+        codes = file["spikes/head_lif"]
+    flat = codes.reshape(-1, *codes.shape[2:])
+    assert nmc.verify(built, golden(tmp_path, **{"spikes/head_lif": flat})).rungs[0].mismatches == 0
+    with pytest.raises(FrontendError, match=r"expected \[T, images, 24\] with T = 4"):
+        nmc.verify(built, golden(tmp_path, **{"spikes/head_lif": flat[:-1]}))
 
 
 def test_a_recorded_name_without_a_population_is_an_error(built: Path, tmp_path: Path) -> None:
@@ -340,15 +379,17 @@ def test_the_first_mismatch_is_explained_with_the_neurons_inputs(built: Path) ->
     assert told["parameters"]["vth"] == truth["parameters"]["vth"]
 
 
-@pytest.mark.parametrize("family", ["sdt_v1", "spikformer"])
+@pytest.mark.parametrize(
+    "model", [FIXTURES / "sdt_v1", FIXTURES / "spikformer", ZOO / "qkformer"], ids=lambda p: p.name
+)
 @pytest.mark.parametrize("residual", ["stream", "duplicate"])
 @pytest.mark.parametrize("encoding", ["host-current", "graded8"])
-def test_explained_currents_are_those_of_the_interpreter(family: str, residual: str, encoding: str) -> None:
+def test_explained_currents_are_those_of_the_interpreter(model: Path, residual: str, encoding: str) -> None:
     """The explainer's own walk through the netlist agrees with the graph, population by population."""
     from nmc.ladder.explain import Reader, explain_graph, explain_program
 
-    compiled = nmc.compile(FIXTURES / family / "model.pt", residual=residual, input_encoding=encoding)
-    with np.load(FIXTURES / family / "vectors.npz") as file:
+    compiled = nmc.compile(model / "model.pt", residual=residual, input_encoding=encoding)
+    with np.load(next(model.glob("*.npz"))) as file:
         image = file["images"][3]
     run = nmc.emulate(compiled, image[None], record="all")
     reader = Reader(compiled.program, {name: codes[0] for name, codes in run.codes.items()}, image)

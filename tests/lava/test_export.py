@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cells import celled
 from general_nets import random_general
 from lava_nets import describe, to_program
 
@@ -176,6 +177,14 @@ def test_lava_agrees_on_eight_images_of_the_published_families(lava, shared, fam
 @pytest.mark.parametrize("seed, timesteps", [(0, 0), (4, 0), (3, 5), (5, 5)])
 def test_lava_agrees_on_general_networks(lava, seed, timesteps):
     program = general(seed, timesteps)
+    rung = lava_rung(program, noise(program, 3 if timesteps else 1, seed))
+    assert (rung.mismatches, rung.first) == (0, None)
+
+
+@pytest.mark.parametrize("seed, timesteps", [(4, 0), (3, 5)])
+def test_lava_agrees_on_cells(lava, seed, timesteps):
+    program = celled(general(seed, timesteps), seed, signed=True)
+    assert "Cell" in {kind for kind, _ in became(program)}
     rung = lava_rung(program, noise(program, 3 if timesteps else 1, seed))
     assert (rung.mismatches, rung.first) == (0, None)
 

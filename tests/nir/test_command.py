@@ -208,7 +208,7 @@ def test_a_transformer_goes_out_with_the_extension_and_comes_back(tmp_path, caps
         (["compile", "NET", "--dt", "1e-3", "--config", "x.yaml"], 2, "--config does not go with a NIR graph"),
         (["compile", "MODEL", "--dt", "1e-3"], 2, "--dt does not go with a checkpoint; leave it out"),
         (["compile", "NET", "--dt", "1e-3", "--nir-rule", "rk4"], 2, "--nir-rule rk4: no such rule"),
-        (["compile", "NET", "--dt", "1e-3", "--nir-rule", "snntorch"], 1, "soft-reset"),
+        (["compile", "NET", "--dt", "1e-3", "--nir-rule", "snntorch", "--target", "loihi1"], 1, "soft-reset"),
         (["export", "b", "--format", "lava", "--dt", "1", "-o", "o"], 2, "do not go with --format lava"),
     ],
     ids=lambda v: " ".join(v[2:]) if isinstance(v, list) else "",

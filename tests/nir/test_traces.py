@@ -67,7 +67,7 @@ def test_every_graph_is_tested(shared, graph):
 @pytest.mark.parametrize("platform", ["lava_loihi_fixed", "lava_cpu_fixed"])
 def test_compiled_to_loihi2_it_spikes_as_silicon_did(shared, platform):
     """One timestep later there, as Lava delivers. The chip counted in other units, 25 to a threshold (320 here)."""
-    compiled = nmc.compile(shared / "data" / "nir_lif" / "lif_norse.nir", "loihi2", dt=DT)
+    compiled = nmc.compile(shared / "data" / "nir_lif" / "lif_norse.nir", target="loihi2", dt=DT)
     x, v, spikes = trace(shared, platform)
     from nmc_emulator import Emulator
 

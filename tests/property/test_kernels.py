@@ -222,33 +222,39 @@ def test_conv_by_event_equals_naive_and_counts_its_work(seed):
 # -- maps, transfers, dynamic synapses ---------------------------------------------------------
 
 
+MAP_KERNELS = {
+    "reduce": maps.map_reduce,
+    "broadcast": maps.map_broadcast,
+    "reduce_channels": maps.map_reduce_channels,
+    "broadcast_channels": maps.map_broadcast_channels,
+}
+
+
 @bounded
-@given(SEEDS, st.sampled_from(["same", "reduce", "broadcast", "window"]))
+@given(SEEDS, st.sampled_from(["same", "window", *MAP_KERNELS]))
 def test_maps_equal_naive(seed, mode):
     rng = np.random.default_rng(seed)
     height, width, c = (1, 1, 3) if mode == "broadcast" else (int(n) for n in rng.integers(2, 6, 3))
+    few, block = int(rng.integers(1, 4)), int(rng.integers(1, 4))
+    c, out = {"reduce_channels": (few * block, few), "broadcast_channels": (few, few * block)}.get(mode, (c, c))
     kernel, stride, pad = (2, 2), (1, 2), (1, 0)
-    grid = {
-        "same": (height, width),
-        "reduce": (1, 1),
-        "broadcast": (3, 2),
-        "window": (height + 2 - 2 + 1, (width - 2) // 2 + 1),
-    }[mode]
+    grids = {"reduce": (1, 1), "broadcast": (3, 2), "window": (height + 2 - 2 + 1, (width - 2) // 2 + 1)}
+    grid = grids.get(mode, (height, width))
     m = Map("m", 0, 0, 1, int(rng.integers(0, 5)), mode, kernel, stride, pad)
     codes = rng.integers(-4, 5, (2, c, height, width)).astype(np.int32)
-    want = np.zeros((2, c, *grid), np.int64)
+    want = np.zeros((2, out, *grid), np.int64)
     for f, *e in np.argwhere(codes).tolist():
-        for at in naive.map_targets(m, want.shape[1:], e):
+        for at in naive.map_targets(m, c, want.shape[1:], e):
             want[(f, *at)] += int(codes[(f, *e)]) << m.shift
-    acc, gain, source = np.zeros((2, grid[0] * grid[1], c), np.int32), 1 << m.shift, frames_of(codes)
+    acc, gain, source = np.zeros((2, grid[0] * grid[1], out), np.int32), 1 << m.shift, frames_of(codes)
     if mode == "window":
         form = grid, kernel, stride, pad, (1, 1)
         maps.map_window(window(2), source, acc, convs.pack_geometry((c, height, width), *form, m.shift, 0, 2))
     elif mode == "same":
         maps.map_same(window(2), source.reshape(2, -1), acc.reshape(2, -1), gain, 0, 2)
     else:
-        {"reduce": maps.map_reduce, "broadcast": maps.map_broadcast}[mode](window(2), source, acc, gain, 0, 2)
-    assert np.array_equal(acc.reshape(2, *grid, c).transpose(0, 3, 1, 2), want)
+        MAP_KERNELS[mode](window(2), source, acc, gain, 0, 2)
+    assert np.array_equal(acc.reshape(2, *grid, out).transpose(0, 3, 1, 2), want)
 
 
 @bounded
@@ -510,7 +516,7 @@ def test_sigma_delta_tiles_equal_naive(seed, relu, cumulative, out_shift):
     rng = np.random.default_rng(seed)
     shape, top = tuple(rng.integers(1, 4, 3).tolist()), int(rng.choice([50, 2**24, 2**31 - 1]))
     a = accumulators(rng, 1, int(np.prod(shape)), int(rng.choice([60, 2**34]))).reshape(shape)
-    state = {part: rng.integers(-top, top, shape) for part in naive.PARTS[2:]}
+    state = {part: rng.integers(-top, top, shape) for part in naive.SIGMA_DELTA}
     vth, bias = rng.integers(0, top, shape[0]), rng.integers(-top, top, shape[0])
     p = Population(
         "p", shape, 0, "sigma_delta", "neuron", 0, vth=vth.astype(np.int32), bias=bias.astype(np.int32), relu=relu,

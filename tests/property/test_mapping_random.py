@@ -60,6 +60,11 @@ def targets_of(program: Program, item, role: str, event: tuple[int, int, int]) -
         return Counter([event])
     if item.mode == "reduce":
         return Counter([(c, 0, 0)])
+    sources = program.populations[item.src].shape[0]
+    if item.mode == "reduce_channels":
+        return Counter([(c // (sources // dst[0]), y, x)])
+    if item.mode == "broadcast_channels":
+        return Counter((c * (dst[0] // sources) + i, y, x) for i in range(dst[0] // sources))
     if item.mode == "broadcast":
         return Counter((c, i, j) for i, j in np.ndindex(dst[1:]))
     return Counter(

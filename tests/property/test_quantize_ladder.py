@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nmc_compiler.errors import CapacityError
-from nmc_compiler.graph import Attr, Graph, GraphBuilder, ops_linear, ops_neuron, registry
+from nmc_compiler.graph import Attr, Graph, GraphBuilder, ops_attention, ops_linear, ops_neuron, registry
 from nmc_compiler.graph.interpret import Interpretation, interpret
 from nmc_compiler.graph.verify import verify
 from nmc_compiler.lowering import lower
@@ -49,6 +49,7 @@ KINDS = st.sampled_from(
         Kinds(neurons=("levels",)),
         Kinds(timesteps=(1, 3), dyadic=True),
         Kinds(timesteps=(4,), layers=(8, 12)),
+        Kinds(neurons=("cell", "lif", "levels")),
     )
 )
 
@@ -242,15 +243,15 @@ OP_MUTATIONS = {
     "compare at or above": ("cuba_lif", rewritten(N._cuba_eval, "v > (", "v >= (")),
     "reset by subtraction": (
         "cuba_lif",
-        rewritten(N._cuba_eval, "!= 0, 0, v)", '!= 0, v - (_column(c.tensor("vth")) << 6), v)'),
+        rewritten(N._cuba_eval, "!= 0, 0, v)", '!= 0, v - (column(c.tensor("vth")) << 6), v)'),
     ),
     "no reset": ("cuba_lif", rewritten(N._cuba_eval, "np.where(code != 0, 0, v)", "v")),
     "reset to the bias": (
         "cuba_lif",
-        rewritten(N._cuba_eval, "np.where(code != 0, 0, v)", 'np.where(code != 0, _column(c.tensor("bias")), v)'),
+        rewritten(N._cuba_eval, "np.where(code != 0, 0, v)", 'np.where(code != 0, column(c.tensor("bias")), v)'),
     ),
     "levels strictly above": ("levels", rewritten(N._levels_eval, ">= thresholds", "> thresholds")),
-    "levels without bias": ("levels", rewritten(N._levels_eval, 'u + _column(c.tensor("bias"))', "u")),
+    "levels without bias": ("levels", rewritten(N._levels_eval, 'u + column(c.tensor("bias"))', "u")),
     "read-out forgets": ("int_readout", rewritten(N._int_readout_eval, 'c.state.get("v", np.zeros_like(u))', "0")),
     "codes round down": ("encode", rewritten(N._encode_eval, "np.rint(c.inputs[0]", "np.floor(c.inputs[0]")),
     "codes round half up": (
@@ -267,12 +268,12 @@ OP_MUTATIONS = {
     "a shift rounds to nearest": ("rshift", nearest),
     "attention does not saturate": (
         "attn",
-        rewritten(L._attn_eval, 'np.minimum(exact_int(out), c.attr("saturate"))', "exact_int(out)"),
+        rewritten(ops_attention._eval, 'np.minimum(exact_int(out), c.attr("saturate"))', "exact_int(out)"),
     ),
     "attention saturates behind its shift": (
         "attn",
         rewritten(
-            L._attn_eval,
+            ops_attention._eval,
             'np.minimum(exact_int(out), c.attr("saturate")) << c.attr("shift", 0)',
             'np.minimum(exact_int(out) << c.attr("shift", 0), c.attr("saturate"))',
         ),
@@ -284,25 +285,25 @@ HELPER_MUTATIONS: dict[str, tuple[str, Callable]] = {
         "cuba_update",
         rewritten(
             N.cuba_update,
-            '_decay(v, c.attr("dv")) + c.state["u"] + _column(c.tensor("bias"))',
-            '_decay(v + _column(c.tensor("bias")), c.attr("dv")) + c.state["u"]',
+            'decayed(v, c.attr("dv")) + c.state["u"] + column(c.tensor("bias"))',
+            'decayed(v + column(c.tensor("bias")), c.attr("dv")) + c.state["u"]',
         ),
     ),
     "input decays too": (
         "cuba_update",
         rewritten(
             N.cuba_update,
-            '_decay(v, c.attr("dv")) + c.state["u"]',
-            '_decay(v + c.state["u"], c.attr("dv"))',
+            'decayed(v, c.attr("dv")) + c.state["u"]',
+            'decayed(v + c.state["u"], c.attr("dv"))',
         ),
     ),
-    "decay rounds down": ("_decay", lambda x, d: (x * (4096 - d)) >> 12),
-    "decay rounds to nearest": ("_decay", lambda x, d: np.sign(x) * ((np.abs(x) * (4096 - d) + 2048) >> 12)),
-    "decay is one unit off": ("_decay", lambda x, d: np.sign(x) * ((np.abs(x) * (4095 - d)) >> 12)),
-    "u saturates": ("_wrap24", lambda c, u: np.clip(u, -(2**23) + 1, 2**23)),
-    "u wraps as two's complement": ("_wrap24", lambda c, u: (u + 2**23) % 2**24 - 2**23),
-    "v wraps": ("_clip24", lambda c, v: (v + 2**23) % 2**24 - 2**23),
-    "v saturates one unit later": ("_clip24", lambda c, v: np.clip(v, -(2**23), 2**23)),
+    "decay rounds down": ("decayed", lambda x, d: (x * (4096 - d)) >> 12),
+    "decay rounds to nearest": ("decayed", lambda x, d: np.sign(x) * ((np.abs(x) * (4096 - d) + 2048) >> 12)),
+    "decay is one unit off": ("decayed", lambda x, d: np.sign(x) * ((np.abs(x) * (4095 - d)) >> 12)),
+    "u saturates": ("wrap24", lambda c, u: np.clip(u, -(2**23) + 1, 2**23)),
+    "u wraps as two's complement": ("wrap24", lambda c, u: (u + 2**23) % 2**24 - 2**23),
+    "v wraps": ("clip24", lambda c, v: (v + 2**23) % 2**24 - 2**23),
+    "v saturates one unit later": ("clip24", lambda c, v: np.clip(v, -(2**23), 2**23)),
 }
 
 

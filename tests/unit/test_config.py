@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from nmc_compiler.errors import FrontendError, UsageError
+from nmc_compiler.frontends import checkpoint
 from nmc_compiler.frontends.checkpoint import import_checkpoint
 from nmc_compiler.frontends.config import ModelConfig, find_config, parse_config, read_config
 from nmc_compiler.graph import Attr
@@ -70,7 +71,7 @@ WRONG = [
         3,
         "config says num_heads = 3, but it is 2 by block.0.attn.talking_heads.weight (test config)",
     ),
-    ("spikformer", "num_heads", 3, "num_heads = 3 does not divide embed_dims = 16"),
+    ("spikformer", "num_heads", 3, "num_heads = 3 does not divide the 16 channels of block.0.attn"),
     ("sdt_v3", "num_heads", 5, "num_heads = 5 does not divide the 12 and 48 channels of block3.0.attn"),
     ("sdt_v1", "embed_dims", 32, "config says embed_dims = 32, but it is 16 by head.weight (test config)"),
     ("spikformer", "num_classes", 10, "config says num_classes = 10, but it is 3 by head.weight (test config)"),
@@ -120,13 +121,8 @@ WRONG = [
         "plif",
         "config says spike_mode = 'plif', but it is 'lif' by the presence of *_lif.w (test config)",
     ),
-    (
-        "sdt_v1",
-        "dvs_mode",
-        True,
-        "config sets dvs_mode, which nmc cannot lower yet for sdt_v1; only dvs_mode: false compiles",
-    ),
-    ("sdt_v1", "TET", True, "config sets TET, which nmc cannot lower yet for sdt_v1; only TET: false compiles"),
+    ("sdt_v1", "dvs_mode", "on", "config 'dvs_mode' must be true or false, got 'on' (test config)"),
+    ("sdt_v1", "TET", 1, "config 'TET' must be true or false, got 1 (test config)"),
 ]
 
 
@@ -178,8 +174,14 @@ def test_family_constants_carry_their_evidence_and_may_be_overridden() -> None:
     assert spikes["spike"].attrs["norm"] == Attr(1, "family")
 
 
-ALIASES = {"time_steps": "T", "time_step": "T", "layer": "depths", "dim": "embed_dims", "mlp_ratio": "mlp_ratios",
-           "in_chans": "in_channels", "threshold": "v_threshold", "model": "family"}  # fmt: skip
+ALIASES = {"time_steps": "T", "time_step": "T", "step": "T", "layer": "depths", "dim": "embed_dims",
+           "mlp_ratio": "mlp_ratios", "in_chans": "in_channels", "threshold": "v_threshold",
+           "model": "family"}  # fmt: skip
+
+
+def test_embed_dim_is_one_width_or_a_list_of_another_constructor() -> None:
+    assert parse_config({"embed_dim": 384}, "c").values == {"embed_dims": Attr(384, "config")}
+    assert parse_config({"embed_dim": [64, 128]}, "c").values == {"embed_dim": Attr((64, 128), "config")}
 
 
 @pytest.mark.parametrize("alias", ALIASES)
@@ -192,8 +194,9 @@ def test_img_size_is_two_settings() -> None:
         "img_size_h": Attr(32, "config"),
         "img_size_w": Attr(32, "config"),
     }
-    two = parse_config({"img_size": [16, 20]}, "c")
-    assert (two.value("img_size_h"), two.value("img_size_w")) == (16, 20)
+    for sizes in ({"img_size": [16, 20]}, {"input_size": [3, 16, 20]}):
+        two = parse_config(sizes, "c")
+        assert (two.value("img_size_h"), two.value("img_size_w")) == (16, 20)
     with fails("c: 'img_size_w' and another name for 'img_size_w' disagree"):
         parse_config({"img_size": 32, "img_size_w": 16}, "c")
 
@@ -354,26 +357,30 @@ def test_families(tmp_path: Path) -> None:
     config = tiny_models.CONFIGS["sdt_v1"]
     path = stored(tmp_path, "sdt_v1", config)
     assert import_checkpoint(path, family="sdt_v1").family == "sdt_v1"
-    with pytest.raises(UsageError, match="^unknown family 'resnet'; known: sdt_v1, spikformer, sdt_v3$"):
+    with pytest.raises(UsageError, match=f"^unknown family 'resnet'; known: {', '.join(checkpoint.FAMILIES)}$"):
         import_checkpoint(path, family="resnet")
     with fails(f"{path} is not a spikformer checkpoint: it has no tensor 'block.0.attn.q_linear.weight'"):
         import_checkpoint(path, family="spikformer")
     stored(tmp_path, "sdt_v1", {**config, "family": "sdt_v3"})
     with fails(f"{path} is not a sdt_v3 checkpoint: it has no tensor 'downsample1_1.encode_conv.weight'"):
         import_checkpoint(path)
-    stored(tmp_path, "sdt_v1", {**config, "model": "sdt"})
+    stored(tmp_path, "sdt_v1", {**config, "model": "resnet"})
     found = import_checkpoint(path)
-    assert found.notes[-1] == "config names the model 'sdt'; it was built as sdt_v1"
-    stored(tmp_path, "sdt_v1", {**config, "model": "sdt_v1"})
-    assert not any("names the model" in note for note in import_checkpoint(path).notes)
+    assert found.notes[-1] == "config names the model 'resnet'; it was built as sdt_v1"
+    for name in ("sdt_v1", "sdt", "sdt_cifar"):  # the last two as the authors, and STEP, call it
+        stored(tmp_path, "sdt_v1", {**config, "model": name})
+        assert not any("names the model" in note for note in import_checkpoint(path).notes)
+    stored(tmp_path, "sdt_v1", {**config, "model": "qkformer_cifar"})
+    with fails(f"{path} is not a qkformer checkpoint: it has no tensor 'patch_embed1.proj_conv.weight'"):
+        import_checkpoint(path)
 
 
 def test_a_checkpoint_of_no_family(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     save_file({"conv1.weight": np.zeros(1), "fc.weight": np.zeros((2, 3))}, path)
     with fails(
-        f"{path}: family not recognised from its keys (conv1.weight, fc.weight, ...); known families: sdt_v1, "
-        f"spikformer, sdt_v3; name one with --family"
+        f"{path}: family not recognised from its keys (conv1.weight, fc.weight, ...); known families: "
+        f"{', '.join(checkpoint.FAMILIES)}; name one with --family"
     ):
         import_checkpoint(path)
 

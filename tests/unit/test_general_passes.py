@@ -15,12 +15,13 @@ from nmc_compiler.passes.agreement import agreement
 from nmc_compiler.passes.join_linear import JoinLinear
 from nmc_compiler.passes.linear_maps import Kernel, Table, as_table, identity, reshaped, settled, then, window_sum
 from nmc_compiler.passes.pipeline import compile_graph
-from nmc_compiler.passes.plain_neurons import PlainNeurons
+from nmc_compiler.passes.plain_neurons import MOVED, PlainNeurons
 from nmc_compiler.passes.report import ConversionReport
 from nmc_compiler.passes.split_decays import SplitDecays
-from nmc_compiler.target import load_target
+from nmc_compiler.target import Target, load_target
 
 LOIHI = load_target("loihi2")
+PLAIN = load_target("loihi1")  # which has no microcoded neurons
 LIF = {"beta": 0.5, "theta": 1.0, "reset": "hard", "compare": "gt"}
 
 
@@ -51,9 +52,9 @@ def ones(out: int, inputs: int) -> np.ndarray:
     return np.ones((out, inputs, 1, 1))
 
 
-def integers(graph: Graph, **options) -> tuple[Graph, ConversionReport]:
+def integers(graph: Graph, target: Target = LOIHI, **options) -> tuple[Graph, ConversionReport]:
     report = ConversionReport()
-    return compile_graph(graph, LOIHI, CompileOptions(**options), report), report
+    return compile_graph(graph, target, CompileOptions(**options), report), report
 
 
 def node(graph: Graph, name: str) -> Node:
@@ -135,6 +136,30 @@ REFUSED = [
 def test_neurons_that_no_soma_is(change: dict, message: str) -> None:
     net = Net(1, 1, 1)
     with pytest.raises(LoweringError, match=f"^{re.escape(message)}"):
+        integers(net.done(net.lif(net.conv(net.x, ones(1, 1)), **change)), PLAIN)
+
+
+NEEDS = [
+    {"theta_decay": 0.5, "theta_step": 0.25},
+    {"theta_low": -1.0},
+    {"levels": 4, "rounding": "half_up"},
+]
+
+
+@pytest.mark.parametrize("change", NEEDS, ids=[next(iter(c)) for c in NEEDS])
+def test_what_only_microcode_does_is_refused_by_name_elsewhere(change: dict) -> None:
+    net = Net(1, 1, 1)
+    graph = net.done(net.lif(net.conv(net.x, ones(1, 1)), **change))
+    text = f"^'n' has {next(k for k in MOVED if k in change)}, for which a soma that is not microcoded has no register"
+    with pytest.raises(LoweringError, match=text):
+        integers(graph, PLAIN)
+    assert node(integers(graph)[0], "n").op == "cell"
+
+
+def test_a_late_reset_by_a_threshold_that_moves_is_no_soma() -> None:
+    net = Net(1, 1, 1)
+    change = {"reset": "soft", "reset_at": "next_start", "theta_decay": 0.5, "theta_step": 0.25}
+    with pytest.raises(LoweringError, match="^'n' resets before its next update, by a threshold that moves"):
         integers(net.done(net.lif(net.conv(net.x, ones(1, 1)), **change)))
 
 
@@ -144,7 +169,7 @@ def test_one_error_names_all_that_are_refused_and_the_report_rates_them() -> Non
     second = net.lif(net.conv(first, ones(1, 1)), "b")
     third = net.lif(net.conv(second, ones(1, 1)), "c", v_min=-1.0)
     with pytest.raises(LoweringError, match="^'a' subtracts .* train it otherwise; refused as well: 'c'$"):
-        compile_graph(net.done(third), LOIHI, CompileOptions(), report)
+        compile_graph(net.done(third), PLAIN, CompileOptions(), report)
     ratings = [(e["layer"], e["rating"]) for e in report.of("plain-neurons")]
     assert ratings == [("a", "refused"), ("b", "faithful"), ("c", "refused")]
 
@@ -166,13 +191,16 @@ def test_a_neuron_without_memory_needs_no_reset(change: dict) -> None:
 def test_an_approximation_that_is_allowed_is_said() -> None:
     net = Net(1, 1, 1)
     graph = net.done(net.lif(net.conv(net.x, ones(1, 1)), reset="soft", reset_at="next_end"))
-    after, report = integers(graph, allow=("soft-reset", "late-reset"))
+    after, report = integers(graph, PLAIN, allow=("soft-reset", "late-reset"))
     entry = report.of("plain-neurons")[0]
     assert entry["rating"] == "approximate" and [r.split(":")[0] for r in entry["reasons"]] == [
         "soft-reset",
         "late-reset",
     ]
     assert node(after, "n").op == "cuba_lif"
+    exact, report = integers(graph, allow=("soft-reset", "late-reset"))
+    entry = report.of("plain-neurons")[0]
+    assert entry["rating"] == "faithful" and node(exact, "n").op == "cell"
 
 
 def test_max_pool_of_spikes_is_a_gate() -> None:
@@ -205,9 +233,10 @@ def test_only_outputs_read_integrators() -> None:
 
 def test_what_is_not_linear_is_refused_by_name() -> None:
     net = Net(1, 1, 1)
-    masked = net.add("mul", net.x, net.x, id="mask")
-    with pytest.raises(LoweringError, match="^mul '%mask' is not linear; between two populations nothing else is low"):
-        integers(net.done(net.lif(net.conv(masked, ones(1, 1)))))
+    summed = net.add("add", net.x, net.x, id="sum")
+    masked = net.add("attn", summed, net.x, net.x, heads=1)
+    with pytest.raises(LoweringError, match="^add '%sum' is a sum of spikes that attn '%attn[0-9]' reads; only linear"):
+        integers(net.done(net.lif(masked)))
 
 
 def test_delays_further_apart_than_synapses_hold_are_two_projections() -> None:
@@ -368,7 +397,7 @@ def test_agreement_tells_spikes_and_thresholds() -> None:
 def test_agreement_names_the_first_spike_that_differs() -> None:
     net = Net(1, 1, 1)
     graph = net.done(net.lif(net.conv(net.x, ones(1, 1)), beta=0.75, reset="soft"))
-    after, _ = integers(graph, allow=("soft-reset",))
+    after, _ = integers(graph, PLAIN, allow=("soft-reset",))
     (found,) = agreement(graph, after, np.ones((2, 8, 1, 1, 1)))
     real, whole = (interpret(g, np.ones((2, 8, 1, 1, 1))).outputs["o"] for g in (graph, after))
     t, n = np.argwhere(real != whole)[0][:2]

@@ -343,8 +343,10 @@ ENDS = [
     ((("output", "s", "o", {}), ("input", (), "x", {"shape": (1, 1, 1)})), "graph 'g' has two inputs called 'x'"),
     ((("output", "s", "o", {}), ("input", (), "s", {"shape": (1, 1, 1)})), "every population needs a name of its own"),
     (
-        (("map", "s", "", {"mode": "same"}), ("readout", "map2", "r", {}), ("output", "s", "o", {})),
-        "graph 'g' has outputs and the readout %readout3; it can have one kind",
+        tuple(
+            (("map", "s", "", {"mode": "same"}), *(("readout", "map2", n, {}) for n in "pq"), ("output", "s", "o", {}))
+        ),
+        "graph 'g' can have one readout, has 2 (%readout3, %readout4)",
     ),
 ]
 

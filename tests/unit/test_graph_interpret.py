@@ -102,6 +102,20 @@ def test_recording_by_name() -> None:
         interpret(graph, images, record=["spike", "head", "spikes"])  # a read-out is no population
 
 
+def test_readers_get_given_codes_and_what_a_population_emits_is_recorded() -> None:
+    graph, images = tiny_models.graph("sdt_v3"), tiny_models.images("sdt_v3", 2)
+    own = interpret(graph, images, record="all")
+    same = interpret(graph, images, record="all", given=own.codes)
+    assert all(np.array_equal(same.codes[k], own.codes[k]) for k in own.codes)
+    assert np.array_equal(same.logits, own.logits)
+    silent = {"spike": np.zeros_like(own.codes["spike"])}
+    without = interpret(graph, images, record=["spike"], given=silent)
+    assert np.array_equal(without.codes["spike"], own.codes["spike"])
+    assert not np.array_equal(without.logits, own.logits)
+    with pytest.raises(VerifyError, match="^codes given for 'spike' have shape"):
+        interpret(graph, images, given={"spike": own.codes["spike"][:, :1]})
+
+
 def test_codes_of_a_normed_neuron_are_whole() -> None:
     graph, images = tiny_models.graph("sdt_v3"), tiny_models.images("sdt_v3", 2)
     q = next(n for n in graph if n.name == "block3.0.attn.q_spike")

@@ -182,6 +182,14 @@ def test_map_modes() -> None:
         assert all(reduced[b, c, 0, 0] == factor * sum(x[b, c].ravel()) for b in range(2) for c in range(3))
         wide = call("map", [reduced], integer, mode="broadcast", size=(2, 3), **shift)
         assert all(wide[i] == factor * reduced[i[0], i[1], 0, 0] for i in np.ndindex(2, 3, 2, 3))
+        six = whole(2, 6, 4, 5, low=0)
+        blocks = call("map", [six], integer, mode="reduce_channels", channels=2, **shift)
+        assert all(
+            blocks[:, g].ravel().tolist() == (factor * six[:, 3 * g : 3 * g + 3].sum(1)).ravel().tolist()
+            for g in (0, 1)
+        )
+        copies = call("map", [blocks], integer, mode="broadcast_channels", channels=4, **shift)
+        assert all(copies[b, c, i, j] == factor * blocks[b, c // 2, i, j] for b, c, i, j in np.ndindex(2, 4, 4, 5))
         window = call("map", [x], integer, mode="window", kernel=(3, 2), stride=(1, 2), pad=(1, 0), **shift)
         for b, c, i, j in np.ndindex(*window.shape):
             rows = x[b, c, max(i - 1, 0) : i + 2, 2 * j : 2 * j + 2]
@@ -205,6 +213,43 @@ def test_attn(order, heads, d, dv, size) -> None:
         )
         assert scaled.reshape(2, -1, n)[b, h * dv + j, t] == total / 2
         assert counts.reshape(2, -1, n)[b, h * dv + j, t] == min(total, 60) * 4
+
+
+@pytest.mark.parametrize("block", [0, 2])
+def test_a_table_that_lasts(block: int) -> None:
+    """S = decay S + k^T v over timesteps, o = q S; in integers with 12-bit decays and two fraction bits."""
+    heads, d, dv, tokens, decay = 2, 2, 3, 4, np.array([0.75, 0.5])
+    keep, more = np.rint(4096 * decay).astype(np.int32), {"block": block} if block else {}
+    real, whole_ = {}, {}
+    tables, counts = np.zeros((heads, dv, d)), np.zeros((heads, dv, d), int)
+    for t in range(5):
+        q, k = (RNG.integers(0, 3, (1, heads * d, tokens, 1)) for _ in range(2))
+        v = RNG.integers(0, 3, (1, heads * dv, tokens, 1))
+        if t == 0 or (block and t % block == 0):
+            tables[:], counts[:] = 0, 0
+        wanted, limited = np.zeros((heads * dv, tokens)), np.zeros((heads * dv, tokens), int)
+        for h, j, i in np.ndindex(heads, dv, d):
+            pairs = sum(int(k[0, h * d + i, n, 0]) * int(v[0, h * dv + j, n, 0]) for n in range(tokens))
+            tables[h, j, i] = decay[h] * tables[h, j, i] + pairs
+            counts[h, j, i] = (int(keep[h]) * int(counts[h, j, i]) >> 12) + (pairs << 2)
+        for h, j, n in np.ndindex(heads, dv, tokens):
+            wanted[h * dv + j, n] = sum(q[0, h * d + i, n, 0] * tables[h, j, i] for i in range(d))
+            limited[h * dv + j, n] = min(sum(int(q[0, h * d + i, n, 0]) * int(counts[h, j, i]) for i in range(d)), 200)
+        form = {"heads": heads, "lifetime": "sample", "t": t, "timesteps": 5, **more}
+        got = call("attn", [x.astype(float) for x in (q, k, v)], state=real, scale=0.5, decay=decay, **form)
+        np.testing.assert_allclose(got[0, :, :, 0], 0.5 * wanted, rtol=1e-12)
+        got = call("attn", [q, k, v], True, whole_, saturate=200, shift=1, keep=keep, frac=2, **form)
+        assert np.array_equal(got[0, :, :, 0], limited << 1)
+
+
+@pytest.mark.parametrize("integer", [False, True])
+def test_take(integer: bool) -> None:
+    a, b = whole(2, 2, 2, 3), whole(2, 1, 2, 2)
+    index = np.array([15, -1, 0, 11, 12, 3])
+    got = call("take", [a, b] if integer else [a.astype(float), b.astype(float)], integer, index=index, shape=(3, 2, 1))
+    for n in range(2):
+        flat = [*a[n].reshape(-1).tolist(), *b[n].reshape(-1).tolist()]
+        assert got[n].reshape(-1).tolist() == [0 if at < 0 else flat[at] for at in index.tolist()]
 
 
 def test_mul_is_a_mask() -> None:
@@ -342,5 +387,7 @@ def test_input_has_no_meaning_of_its_own() -> None:
 def test_no_op_is_left_out() -> None:
     """A new op comes with its naive twin."""
     here = Path(__file__)
-    source = "".join(f.read_text(encoding="utf-8") for f in (here, here.with_name("test_graph_general.py")))
-    assert [spec.name for spec in known_ops() if f'call("{spec.name}"' not in source and spec.name != "input"] == []
+    others = ("test_graph_general.py", "test_neurons.py")
+    source = "".join(f.read_text(encoding="utf-8") for f in (here, *map(here.with_name, others)))
+    names = [spec.name for spec in known_ops() if spec.name != "input"]
+    assert [name for name in names if f'call("{name}"' not in source and f'over_time("{name}"' not in source] == []

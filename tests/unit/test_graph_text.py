@@ -207,7 +207,7 @@ ERRORS = [
     (
         "spike[3,4,4]",
         "spikes[3,4,4]",
-        "line 4, column 75: a type is one of real, current, spike, graded, found 'spikes",
+        "line 4, column 75: a type is one of real, current, spike, graded, sites, found 'spikes",
     ),
     (
         "spike[3,4,4]",
@@ -275,7 +275,7 @@ def test_any_text_only_raises_verify_error(text: str) -> None:
 VALUES = ["(1)", "(1,1)", "(0,0)", "(-1,-1)", "(3,3,3)", "()", "0", "-1", "4", "nan", "-inf", "1e300", "@short"]
 VALUES += ["@conv.weight", "hard", '""', "true", "99999999999999999999"]
 USUAL = {
-    "mode": ["same", "reduce", "broadcast", "window"] * 3,
+    "mode": ["same", "reduce", "broadcast", "window", "reduce_channels", "broadcast_channels"] * 2,
     "rounding": ["half_up"] * 9,
     "compare": ["ge"] * 9,
     "reset": ["soft"] * 9,

@@ -197,8 +197,9 @@ STATS = {"zeros": np.zeros(3), "ones": np.ones(3)}
 NOT_EVENTS = [
     (
         inserted(GOOD, "s2", node("conv2d", "w", "n", weight=ref("w2"))),
-        "refused",
-        "%w = conv2d: not event-driven: convolves the real values of %n = sum_positions: no neuron is between",
+        "folded",
+        "%w = conv2d: not event-driven: convolves the real values of %n = sum_positions: a relay hands them on as "
+        "graded spikes",
     ),
     (
         inserted(GOOD, "n", node("conv2d", "w", "c2", weight=ref("w2"))),
@@ -252,6 +253,13 @@ NOT_EVENTS = [
         "%n = sum_positions: not event-driven: %c2 is current[3,4,4]; only events can arrive timesteps later",
     ),
 ]
+
+
+def test_a_batch_norm_without_a_scale_is_refused() -> None:
+    stats = {"zeros": np.zeros(3), "ones": np.array([1.0, -2.0, 1.0])}
+    message = "%bn = batch_norm: variances must be above -eps = -1e-05, got -2: the norm has no scale"
+    with pytest.raises(VerifyError, match=f"^{re.escape(message)}$"):
+        verify(inserted(GOOD, "s2", node("batch_norm", "bn", "c2", **BN), tensors=stats))
 
 
 @pytest.mark.parametrize(("graph", "place", "message"), NOT_EVENTS, ids=[str(i) for i in range(len(NOT_EVENTS))])

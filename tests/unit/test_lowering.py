@@ -541,14 +541,22 @@ def lagged(graph: Graph, node_id: str) -> Graph:
     return replace(graph, nodes=tuple(nodes))
 
 
-def test_a_recurrent_edge_is_refused_by_passes_and_by_lowering() -> None:
-    text = "'%conv2d3' reads an earlier timestep; recurrent edges are not lowered yet"
-    with pytest.raises(LoweringError) as error:
-        integer(lagged(residual(), "conv2d3"))
-    assert str(error.value) == text
-    with pytest.raises(LoweringError) as error:
-        lower(lagged(integer(residual()), "conv2d3"), LOIHI, CompileOptions())
-    assert str(error.value) == text
+def test_a_recurrent_edge_is_a_delay() -> None:
+    for graph in (integer(lagged(residual(), "conv2d3")), lagged(integer(residual()), "conv2d3")):
+        program = lower(graph, LOIHI, CompileOptions())
+        late = [c for c in program.convs if c.lag]
+        assert late and {c.name for c in late} == {"%conv2d3"}
+        for conv in late:
+            src = program.populations[conv.src]
+            levels = [p.level for p in program.populations if p.dendrite == conv.dst]
+            assert (conv.lag, src.level + conv.delay - conv.lag * program.ticks_per_step) == (1, min(levels))
+
+
+def test_an_earlier_current_is_refused() -> None:
+    graph = integer(residual())
+    sums = next(n for n in graph if n.op == "add")
+    with pytest.raises(LoweringError, match="reads values of an earlier timestep; only projections of events can$"):
+        lower(lagged(graph, sums.id), LOIHI, CompileOptions())
 
 
 def test_a_projection_of_a_current_is_refused() -> None:
@@ -557,7 +565,7 @@ def test_a_projection_of_a_current_is_refused() -> None:
     bare = replace(graph, numbers="int")
     with pytest.raises(LoweringError) as error:
         lower(bare, LOIHI, CompileOptions())
-    assert str(error.value) == "'%conv2d1' feeds a projection but emits no events"
+    assert str(error.value) == "conv2d '%conv2d1' feeds a projection but emits no events"
 
 
 def test_an_op_that_no_dendrite_can_hold_is_refused() -> None:

@@ -16,6 +16,7 @@ from nmc_compiler.lowering import lower
 from nmc_compiler.options import CompileOptions
 from nmc_compiler.passes.pipeline import PASSES, compile_graph, passes_for
 from nmc_compiler.passes.quantize import Quantize
+from nmc_compiler.passes.quantize_all import QuantizeAll
 from nmc_compiler.passes.report import ConversionReport
 from nmc_compiler.passes.scales import WeightRange, scale_classes, static_bound
 from nmc_compiler.target import Target, load_target
@@ -41,8 +42,9 @@ def spikes(timesteps: int = 2) -> tuple[Net, str]:
 def test_the_passes_in_order() -> None:
     names = [p.name for p in PASSES]
     assert names == [
-        "drop-dead", "fold-batch-norm", "fold-scale", "fold-convs", "hoist-bias", "distribute-sums",
-        "recognise-gates", "quantize",
+        "drop-dead", "fold-time", "plain-neurons", "split-neurons", "join-linear", "split-decays", "fold-batch-norm",
+        "fold-scale", "relay-factors", "fold-convs", "fold-sites", "hoist-bias", "distribute-sums", "recognise-gates",
+        "quantize",
     ]  # fmt: skip
     seen: list[str] = []
     graph = random_graph(3)
@@ -53,7 +55,8 @@ def test_the_passes_in_order() -> None:
 
 def test_the_numbers_of_the_target_reach_quantisation() -> None:
     last = passes_for(load_target("generic-mesh"), CompileOptions(channel_bins=9, input_encoding="graded8"))[-1]
-    assert isinstance(last, Quantize)
+    assert isinstance(last, QuantizeAll)
+    last = last.chip
     core = load_target("generic-mesh").core
     assert last.channel_bins == core.neuron_groups.value < 9 and last.input_encoding == "graded8"
     assert last.rshift_max == -core.weight_exp.value[0] and last.weight_exp_max == core.weight_exp.value[1]
@@ -126,8 +129,6 @@ NOT_ABOVE_0 = (
     "neuron 'last' has a threshold {} above its reset and an input gain of {}; both must be above 0 on this target"
 )
 REFUSED = [
-    (one_lif, {"reset": "soft"}, "neuron 'last' has reset 'soft'; the integer rules reset hard"),
-    (one_lif, {"reset": "none"}, "neuron 'last' has reset 'none'; the integer rules reset hard"),
     (one_lif, {"theta": 0.0}, NOT_ABOVE_0.format(0, 1)),
     (one_lif, {"theta": 0.5, "v_reset": 1.0}, NOT_ABOVE_0.format(-0.5, 1)),
     (negative_scale, {"kind": "lif"}, NOT_ABOVE_0.format(1, -0.5)),
@@ -137,11 +138,18 @@ REFUSED = [
     (counts, {"extra": "readers"}, "counts of '%attn3' have 1 different steps and 2 reader(s); one of each is lowered"),
     (counts, {"extra": "negative"}, "counts of '%attn3' are scaled by -0.125; a factor above 0 is lowered"),
     (counts, {"extra": "bias"}, "neuron 'last' reads counts and has a bias; not lowered"),
-    (counts, {"extra": "soft"}, "neuron 'last' has reset 'soft'; the integer rules reset hard"),
     (counts, {"extra": "readout"}, "readout 'head' reads counts; only lif and multilevel are lowered"),
     (pooled_codes, {}, "max-pool on multi-level spikes after 'codes' is not lowered"),
     (direct, {}, "neuron 'first' reads real values ('%input0'); put a convolution between"),
 ]
+
+
+@pytest.mark.parametrize("graph", [one_lif(reset="soft"), one_lif(reset="none"), counts("soft")])
+def test_what_only_microcode_does_is_refused_by_name_elsewhere(graph: Graph) -> None:
+    text = "^neuron 'last' has reset (soft|none), which takes a microcoded neuron, and the target has none; choose a "
+    with pytest.raises(LoweringError, match=text):
+        compiled(graph, load_target("loihi1"))
+    assert next(n for n in compiled(graph)[0] if n.name == "last").op == "cell"
 
 
 @pytest.mark.parametrize(("make", "arguments", "text"), REFUSED)

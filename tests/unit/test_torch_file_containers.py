@@ -158,7 +158,7 @@ def test_files_without_a_state_dict(refused, one, torch):
     refused([one(1)], "holds a list of 1, not a state_dict")
     refused({}, "no tensors: its keys are none")
     refused({"a": 1, "b": "x"}, "no tensors: its keys are 'a', 'b'. A state_dict is read at the top level or")
-    refused({"net": {"a": one(1)}}, "no tensors: its keys are 'net'")
+    refused({"weights": {"a": one(1)}}, "no tensors: its keys are 'weights'")
     refused({"state_dict": {}, "a": one(1)}, "no tensors: its keys are none")
 
 

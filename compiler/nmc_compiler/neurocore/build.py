@@ -33,6 +33,7 @@ from nmc_compiler.neurocore.sizes import (
 from nmc_compiler.neurocore.synapses import synapses_of
 from nmc_compiler.program.digest import program_digest
 from nmc_compiler.program.model import Conv, Map, Program, Sparse, Stdp
+from nmc_compiler.program.sites import refuse_sites
 
 KINDS = 64  # more than any shift
 Key = tuple[int, int, int]  # source soma, core, delay in steps
@@ -241,6 +242,7 @@ def build_image(program: Program) -> Built:
     Raises LoweringError for what the core cannot do, naming the part, and CapacityError, with core and numbers,
     where something does not fit.
     """
+    refuse_sites(program, "the neurocore has no table for", "map it for another target")
     builder = _filled(program)
     sizes = builder.places.sizes
     rows, types = type_rows(program, builder.places)

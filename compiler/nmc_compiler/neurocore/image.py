@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from nmc_compiler.errors import ArtefactError, NmcError, VerifyError
+from nmc_compiler.neurocore.plastic import check_plastic
 from nmc_compiler.neurocore.sizes import COUNTERS, Memory, Sizes, memories
 from nmc_compiler.program.digest import sealed
 from nmc_compiler.program.io import manifest_text, read_pair, write_files
@@ -66,7 +67,7 @@ class Image:
 
 
 def check_image(image: Image) -> None:
-    """Raise VerifyError unless shapes, dtypes, widths and indices fit the sizes."""
+    """Raise VerifyError unless shapes, dtypes, widths and indices fit the sizes, and what learns is not shared."""
     table = memories(image.sizes)
     for mem, items in image.memories.items():
         if mem not in range(COUNTERS):
@@ -84,6 +85,7 @@ def check_image(image: Image) -> None:
             raise VerifyError(
                 f"image: {name}[{row}] = {rows[row].tolist()}; core below {image.sizes.cores} and place below {limit}"
             )
+    check_plastic(image.sizes, image.memory, image.inputs)
 
 
 def _check_memory(memory: Memory, items: np.ndarray, cores: int) -> None:

@@ -62,7 +62,7 @@ def find_places(program: Program) -> Places:
     Raises LoweringError for what the core cannot compute, CapacityError where a core has too few neurons.
     """
     sizes = sizes_of(program)
-    _require_models(program)
+    require_models(program)
     mapping = program.mapping
     assert mapping is not None
     numbers = (mapping.cores[:, 2] * sizes.x + mapping.cores[:, 1]).astype(int)
@@ -95,7 +95,7 @@ def _tables(program: Program, pieces: list[Piece]) -> tuple[dict[int, np.ndarray
     return core, neuron
 
 
-def _require_models(program: Program) -> None:
+def require_models(program: Program) -> None:
     """LoweringError, naming the part, for what a neurocore cannot compute."""
     if program.ticks_per_step != 1:
         raise LoweringError(

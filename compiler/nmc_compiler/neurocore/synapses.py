@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nmc_compiler.program.model import Conv, Map, Shape, Sparse
-from nmc_compiler.program.shapes import Window, conv_windows
+from nmc_compiler.program.shapes import Window, channel_blocks, conv_windows
 
 Axis = tuple[np.ndarray, np.ndarray, np.ndarray]  # source, target and tap of every pair that meets
 
@@ -74,12 +74,14 @@ def _product(outer: Axis, inner: Axis, size: Window) -> Axis:
 
 def _map(item: Map, src: Shape, dst: Shape) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     places, targets = math.prod(src[1:]), math.prod(dst[1:])
-    if item.mode == "same":
+    inputs, outputs = channel_blocks(src, dst)
+    if item.mode in ("same", "reduce_channels", "broadcast_channels"):
         source = target = np.arange(places)
     elif item.mode == "window":
         axes = [Window(src[1 + a], dst[1 + a], item.kernel[a], item.stride[a], item.pad[a], 1) for a in (0, 1)]
         source, target, _ = _product(meetings(axes[0]), meetings(axes[1]), axes[1])
     else:  # everything of a channel: onto one position, or from one
         source, target = (a.ravel() for a in np.meshgrid(np.arange(places), np.arange(targets), indexing="ij"))
-    channel = np.arange(src[0])[:, None]
-    return (channel * places + source).ravel(), (channel * targets + target).ravel(), np.ones(src[0] * len(source), int)
+    meet = np.kron(np.eye(src[0] // inputs, dtype=bool), np.ones((inputs, outputs), bool))
+    of, to = (channel[:, None] for channel in np.nonzero(meet))
+    return (of * places + source).ravel(), (to * targets + target).ravel(), np.ones(len(of) * len(source), int)
