@@ -1,76 +1,55 @@
-// nc_lane: learning is min(w + dw, bound) or max(w - dw, bound) of the specification for every weight, dw and bound, and
-// no other bit of the word changes.
+// nc_change and nc_lane: learning is min(w + dw, bound) or max(w - dw, bound) of the specification for every weight, dw and
+// bound, and the other bit of the byte stays.
 module lane (
-    input logic        clk,
-    input logic        enable,
-    input logic        pair,
-    input logic        half,
-    input logic        down,
-    input logic [17:0] word,
-    input logic [ 8:0] dw,
-    input logic [ 7:0] bound
+    input logic       clk,
+    input logic       down,
+    input logic [8:0] data,
+    input logic [8:0] dw,
+    input logic [7:0] bound
 );
-  // The word of a pair comes twice: the low weight, then the high one.
-  logic [4:0] age = '0;
-  always @(posedge clk) if (age != 5'd31) age <= age + 5'd1;
+  logic [2:0] age = '0;
+  always @(posedge clk) if (age != 3'd7) age <= age + 3'd1;
 
-  logic we;
-  logic [17:0] wdata;
+  logic [8:0] data1, data2, data3, dw1, dw2, dw3, wdata;
+  logic [7:0] addend, limit, late_bound, bound1, bound2, bound3, right;
+  logic always_below, down1;
+  nc_change change (.clk, .down, .dw, .bound, .addend, .always_below, .limit, .late_bound);
   nc_lane dut (
       .clk,
-      .enable,
-      .valid     (1'b1),
-      .pair,
-      .half,
-      .last      (1'b0),
       .down,
-      .word,
-      .dw,
-      .bound,
-      .bus_active(1'b0),
-      .bus_we    (1'b0),
-      .bus_wdata (18'd0),
-      .we,
+      .data(data1),
+      .addend,
+      .always_below,
+      .limit,
+      .bound(late_bound),
+      .bus_we(1'b0),
+      .bus_data(9'd0),
       .wdata
   );
 
-  function automatic logic [7:0] learned(input logic [7:0] weight, input logic [8:0] change, input logic [7:0] limit,
+  function automatic logic [7:0] learned(input logic [7:0] weight, input logic [8:0] change, input logic [7:0] most,
                                          input logic minus);
     logic signed [16:0] w, l, s;
     w = $signed(weight);
-    l = $signed(limit);
+    l = $signed(most);
     s = minus ? w - $signed({8'd0, change}) : w + $signed({8'd0, change});
-    learned = (minus ? s < l : s > l) ? limit : s[7:0];
+    learned = (minus ? s < l : s > l) ? most : s[7:0];
   endfunction
 
-  // stages behind the inputs: 1 is where `bound` comes, 2 where the word is written
-  logic enable1, enable2, pair1, pair2, half1, half2, down1, down2, enable3;
-  logic [17:0] word1, word2;
-  logic [8:0] dw1, dw2, dw3;
-  logic [7:0] bound2, bound3, weight2, weight3;
-  logic down3;
+  assign right = learned(data3[7:0], dw3, bound3, down);
   always @(posedge clk) begin
-    {enable1, pair1, half1, down1, word1, dw1} <= {enable, pair, half, down, word, dw};
-    {enable2, pair2, half2, down2, word2, dw2, bound2} <= {enable1, pair1, half1, down1, word1, dw1, bound};
-    {enable3, weight3, dw3, bound3, down3} <= {enable2, word2[7:0], dw2, bound2, down2};
-    assume (!half || pair);
-    assume (half == (pair1 && !half1) || age == 5'd0);
-    assume (!half || (pair && word == word1 && down == down1) || age == 5'd0);
-    assume (!enable || dw != 9'd0);
-    assume (dw <= 9'd256);
-
-    if (age >= 5'd4) begin
-      if (!pair2) begin
-        single_written : assert (we == enable2);
-        single : assert (!we || wdata == {word2[17:8], learned(word2[7:0], dw2, bound2, down2)});
-      end else if (half2) begin
-        pair_written : assert (we == (enable2 || enable3));
-        high : assert (!we || wdata[17:8] == {word2[17:16], enable2 ? learned(word2[15:8], dw2, bound2, down2) : word2[15:8]});
-        low : assert (!we || wdata[7:0] == (enable3 ? learned(weight3, dw3, bound3, down3) : weight3));
-      end else nothing_yet : assert (!we);
-      stopped_above : cover (!pair2 && we && !down2 && wdata[7:0] == bound2 && word2[7:0] != bound2 && dw2 > 9'd3);
-      stopped_below : cover (!pair2 && we && down2 && wdata[7:0] == 8'h80 && word2[7:0] != 8'h80);
-      both_halves : cover (pair2 && half2 && enable2 && enable3 && wdata[15:0] != word2[15:0]);
+    {data3, data2, data1} <= {data2, data1, data};
+    {dw3, dw2, dw1} <= {dw2, dw1, dw};
+    {bound3, bound2, bound1} <= {bound2, bound1, bound};
+    down1 <= down;
+    assume (dw != 9'd0 && dw <= 9'd256);
+    assume (down == down1 || age == 3'd0);  // of a phase
+    if (age >= 3'd4) begin
+      weight : assert (wdata[7:0] == right);
+      other : assert (wdata[8] == data3[8]);
+      stopped_above : cover (!down && wdata[7:0] == bound3 && data3[7:0] != bound3 && dw3 > 9'd3);
+      stopped_below : cover (down && wdata[7:0] == 8'h80 && data3[7:0] != 8'h80);
+      not_stopped : cover (wdata[7:0] != bound3 && wdata[7:0] != data3[7:0]);
     end
   end
 endmodule

@@ -1,7 +1,7 @@
-// Four routers as nc_mesh connects them. `progress`: from whatever state, with no event coming in and all cores taking,
-// every clock brings some event nearer, so there is no deadlock and what a stalled core held up flows when it takes again.
-// Else: queues never overflow. That no event is lost, doubled or changed and that it goes the right way is proved of a router
-// (router.sv) and of its queues (fifo.sv).
+// Four routers as nc_mesh connects them. `progress`: from whatever state, with no event coming in and all cores taking, events
+// move in every clock, and all that move come nearer; so there is no deadlock, and what a stalled core held up flows when it
+// takes again. Else: queues never overflow. That no event is lost, doubled or changed and that it goes the right way is proved
+// of a router (router.sv) and of its queues (fifo.sv).
 module mesh (
     input logic        clk,
     input logic [ 3:0] in_wanted,
@@ -58,23 +58,35 @@ module mesh (
       .y_in_valid(yv[1]), .y_in(y[1]), .y_in_ready(yr[1]), .y_out_valid(yv[3]), .y_out(y[3]), .y_out_ready(yr[3])
   );
 
-  // the counts of the twelve queues; mesh.sby connects them
+  // counts of the twelve queues, and those that lose their head; mesh.sby connects them
   (* keep *) logic [2:0] c0, c1, c2, c3, x0, x1, x2, x3, y0, y1, y2, y3;
-  logic [6:0] queued, away, before;
+  (* keep *) logic [3:0] c_pop, x_pop, y_pop;
   logic bounded;
-  assign queued = c0 + c1 + c2 + c3 + x0 + x1 + x2 + x3 + y0 + y1 + y2 + y3;
-  assign away = 3 * (c0 + c1 + c2 + c3) + 2 * (x0 + x1 + x2 + x3) + y0 + y1 + y2 + y3;  // hops left at most
   assign bounded = c0 <= 4 && c1 <= 4 && c2 <= 4 && c3 <= 4 && x0 <= 4 && x1 <= 4 && x2 <= 4 && x3 <= 4
       && y0 <= 4 && y1 <= 4 && y2 <= 4 && y3 <= 4;
 
 `ifdef PROGRESS
+  // hops left at most: 3 from a core, 2 behind X, 1 behind Y
+  logic [5:0] left, entered;
+  logic [3:0] xs, ys;
+  assign xs = xv & xr;
+  assign ys = yv & yr;
+  assign left = 6'd3 * ones(c_pop) + 6'd2 * ones(x_pop) + ones(y_pop);
+  assign entered = 6'd2 * ones(xs) + ones(ys);
+  function automatic logic [5:0] ones(input logic [3:0] bits);
+    ones = 6'(bits[0]) + 6'(bits[1]) + 6'(bits[2]) + 6'(bits[3]);
+  endfunction
+
   always @(posedge clk) begin
-    before <= away;
-    if (!running) assume (bounded);
-    else nearer : assert (before == 7'd0 ? away == 7'd0 : away < before);
-    from_full : cover (running && before > 7'd60);
+    assume (bounded);
+    moves : assert (&empty || |{c_pop, x_pop, y_pop});
+    nearer : assert (!(|{c_pop, x_pop, y_pop}) || left > entered);
+    from_full : cover (&{c0[2], c1[2], c2[2], c3[2], x0[2], x1[2], x2[2], x3[2], y0[2], y1[2], y2[2], y3[2]} && xs == 4'd0);
+    all_at_once : cover (&{c_pop, x_pop});
   end
 `else
+  logic [6:0] queued;
+  assign queued = c0 + c1 + c2 + c3 + x0 + x1 + x2 + x3 + y0 + y1 + y2 + y3;
   always @(posedge clk) begin
     no_overflow : assert (!running || bounded);
     held_up : cover (running && queued >= 7'd8 && !(&in_ready));

@@ -17,13 +17,16 @@ PARTS = (
         "nc_ram",
         "nc_lutram",
         "nc_bits",
+        "nc_delay",
         "nc_fifo",
         "nc_decay",
         "nc_pending",
         "nc_scan",
         "nc_taps",
         "nc_walk",
+        "nc_change",
         "nc_lane",
+        "nc_words",
     ),
     *("nc_deliver", "nc_update", "nc_send", "nc_count", "nc_core", "nc_router", "nc_mesh"),
 )  # modules of a mesh
@@ -111,6 +114,24 @@ class RtlMachine:
     def step(self) -> np.ndarray:
         """Run a step; int32 [k, 2] of logged (core, neuron)."""
         return self._run(restart=False)
+
+    def run(self, steps: int, events: np.ndarray) -> np.ndarray:
+        """Run steps with events int64 [n, 3] of (step from now, core, axon), sorted by step.
+
+        Returns uint8 [steps, cores, N]: the spikes of neurons that log theirs.
+        """
+        fired = np.zeros((steps, self.sizes.cores, self.sizes.neurons), np.uint8)
+        at = np.searchsorted(events[:, 0], np.arange(steps + 1))
+        for step in range(steps):
+            for core in range(self.sizes.cores):
+                here = events[at[step] : at[step + 1]]
+                self.inject(core, here[here[:, 1] == core, 2], self.step_count)
+            logged = self.step()
+            fired[step, logged[:, 0], logged[:, 1]] = 1
+        return fired
+
+    def over(self) -> None:
+        """Nobody counts here which neuron left its range; counters 10 and 11 say how many did."""
 
     def restart(self) -> None:
         """Step 0; potentials, traces and pending bits are zeroed."""

@@ -15,6 +15,7 @@ NETLIST: dict[str, dict[str, dict[str, float]]] = {
     "xc7": {
         "LUT": {
             **{f"LUT{n}": 1 for n in range(1, 7)},
+            "INV": 1,
             **{"RAM32M": 4, "RAM64M": 4, "RAM32X1D": 2, "RAM64X1D": 2, "RAM128X1D": 4, "SRL16E": 1, "SRLC32E": 1},
         },
         "BRAM": {"RAMB36E1": 1, "RAMB18E1": 0.5},

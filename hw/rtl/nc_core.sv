@@ -112,9 +112,9 @@ module nc_core #(
       bus_active <= 1'b1;
       {b_write, b_mem, b_addr, b_wdata} <= {bus_write, bus_mem, bus_addr, bus_wdata};
       case (bus_mem)
-        MEM_COUNTERS: b_wait <= 5'd24;
-        MEM_U, MEM_V, MEM_ACC, MEM_POST: b_wait <= 5'd3;
-        default: b_wait <= bus_write ? 5'd0 : 5'd4;
+        MEM_COUNTERS: b_wait <= 5'd25;
+        MEM_U, MEM_V, MEM_ACC, MEM_POST: b_wait <= 5'd4;
+        default: b_wait <= bus_write ? 5'd0 : 5'd7;
       endcase
     end
     if (rst) bus_active <= 1'b0;
@@ -152,7 +152,7 @@ module nc_core #(
   logic [3:0] delay_steps, slot, next_slot;
   logic [10:0] route_axon;
 
-  assign slot = step[3:0];
+  always_ff @(posedge clk) slot <= step[3:0];
   assign next_slot = slot + 4'd1;
   assign inj_ready = inject_ready && phase == REST && !bus_active && !bus_valid;
 
@@ -217,14 +217,14 @@ module nc_core #(
   );
 
   // --- rows and synapses
-  logic gate_fired, op_valid, op_header, op_half, op_last;
+  logic gate_fired, op_valid, op_header, op_half;
   logic [9:0] gate_neuron, op_target;
   logic [1:0] op_kind;
   logic [15:0] op_addr;
   logic [7:0] op_weight, op_pre;
   logic [2:0] op_shift, op_rule;
   logic [3:0] op_lanes;
-  logic [35:0] rows_rdata, tables_read, tables_rdata;
+  logic [35:0] rows_rdata, tables_read;
   logic [3:0] geom;
   logic [1:0] geom_part;
 
@@ -251,7 +251,6 @@ module nc_core #(
       .raddr(bus_active ? tables_addr : {3'b100, {(6 - GX) {1'b0}}, geom[GX-3:0], geom_part}),
       .rdata(tables_read)
   );
-  always_ff @(posedge clk) tables_rdata <= tables_read;
 
   nc_walk #(
       .A(A)
@@ -278,7 +277,6 @@ module nc_core #(
       .op_header,
       .op_kind,
       .op_half,
-      .op_last,
       .op_addr,
       .op_target,
       .op_weight,
@@ -311,12 +309,12 @@ module nc_core #(
   ) deliver (
       .clk,
       .rst,
+      .delivering (phase == DELIVER || learning),
       .learning,
       .op_valid,
       .op_header,
       .op_kind,
       .op_half,
-      .op_last,
       .op_addr,
       .op_target,
       .op_weight,
@@ -425,72 +423,72 @@ module nc_core #(
   // --- counters
   logic stepping;
   logic [13:0] count;
+  logic [ 2:0] count_up;
   logic [31:0] counters_rdata;
   always_ff @(posedge clk) begin
     if (start || finish || rst) stepping <= start && !rst;
   end
-  always_comb begin
-    count = '0;
-    count[0] = counts_synapse;
-    count[2] = spike;
-    count[3] = start;
-    count[4] = stepping;
-    count[6] = tx_valid && tx_ready;
-    count[7] = rx_valid && rx_ready;
-    count[8] = counts_down;
-    count[10] = counts_wrap;
-    count[11] = saturated;
-    count[12] = stalled;
-    count[13] = axon_pop && !learning;
+  always_ff @(posedge clk) begin
+    count <= '0;
+    count[0] <= counts_synapse;
+    count[2] <= spike;
+    count[3] <= start;
+    count[4] <= stepping;
+    count[6] <= tx_valid && tx_ready;
+    count[7] <= rx_valid && rx_ready;
+    count[8] <= counts_down;
+    count[10] <= counts_wrap;
+    count[11] <= saturated;
+    count[12] <= stalled;
+    count[13] <= axon_pop && !learning;
+    count_up <= counts_up;
   end
   nc_count counters (
       .clk,
       .rst,
       .clear    (bus_active && b_write && b_mem == MEM_COUNTERS),
       .count,
-      .count_up (counts_up),
+      .count_up,
       .bus_addr (b_addr[3:0]),
       .bus_rdata(counters_rdata)
   );
 
-  // --- what the host reads
-  logic [35:0] low_rdata;
-  logic [29:0] neuron_rdata;
-  logic [31:0] high_rdata, registers_rdata;
-  always_comb begin
-    case (b_mem[1:0])  // MEM_WORDS, ...
-      2'd0: low_rdata = {18'd0, words_rdata};
-      2'd1: low_rdata = rows_rdata;
-      2'd2: low_rdata = {10'd0, params_rdata};
-      default: low_rdata = {20'd0, routes_rdata};
-    endcase
-    case (b_mem[1:0])  // MEM_V, ...
-      2'd0: neuron_rdata = v_rdata;
-      2'd1: neuron_rdata = {6'd0, acc_rdata};
-      2'd2: neuron_rdata = {22'd0, post_rdata};
-      default: neuron_rdata = {22'd0, pre_rdata};
-    endcase
-    case (b_addr[1:0])
-      2'd0: registers_rdata = window;
-      2'd1: registers_rdata = {31'd0, learn};
-      2'd2: registers_rdata = {6'd0, traces};
-      default: registers_rdata = step;
-    endcase
-    if (b_addr[3:2] != 2'd0) registers_rdata = '0;
-    case (b_mem[1:0])  // MEM_PENDING, ...
-      2'd0: high_rdata = pending_word;
-      2'd1: high_rdata = fired_rdata;
-      2'd2: high_rdata = registers_rdata;
-      default: high_rdata = counters_rdata;
-    endcase
-  end
+  // --- what the host reads: a register for each memory, 0 but for the one that is asked for, and all of them or-ed. A
+  // multiplexer of so many would be twice as large and far too slow.
+  logic [15:0] asked;
+  logic [17:0] words_out;
+  logic [35:0] rows_out, tables_out;
+  logic [25:0] params_out, traces_out;
+  logic [15:0] routes_out;
+  logic [23:0] u_out, acc_out;
+  logic [29:0] v_out;
+  logic [7:0] post_out, pre_out;
+  logic [31:0] pending_out, fired_out, counters_out, window_out, step_out;
+  logic learn_out;
+  assign asked = {15'd0, bus_active} << b_mem;
   always_ff @(posedge clk) begin
+    words_out <= asked[MEM_WORDS] ? words_rdata : '0;
+    rows_out <= asked[MEM_ROWS] ? rows_rdata : '0;
+    params_out <= asked[MEM_PARAMS] ? params_rdata : '0;
+    routes_out <= asked[MEM_ROUTES] ? routes_rdata : '0;
+    tables_out <= asked[MEM_TYPES] || asked[MEM_GEOMS] || asked[MEM_RULES] ? tables_read : '0;
+    u_out <= asked[MEM_U] ? u_rdata : '0;
+    v_out <= asked[MEM_V] ? v_rdata : '0;
+    acc_out <= asked[MEM_ACC] ? acc_rdata : '0;
+    post_out <= asked[MEM_POST] ? post_rdata : '0;
+    pre_out <= asked[MEM_PRE] ? pre_rdata : '0;
+    pending_out <= asked[MEM_PENDING] ? pending_word : '0;
+    fired_out <= asked[MEM_FIRED] ? fired_rdata : '0;
+    window_out <= asked[MEM_REGISTERS] && b_addr[3:0] == 4'd0 ? window : '0;
+    learn_out <= asked[MEM_REGISTERS] && b_addr[3:0] == 4'd1 && learn;
+    traces_out <= asked[MEM_REGISTERS] && b_addr[3:0] == 4'd2 ? traces : '0;
+    step_out <= asked[MEM_REGISTERS] && b_addr[3:0] == 4'd3 ? step : '0;
+    counters_out <= asked[MEM_COUNTERS] ? counters_rdata : '0;
+
     bus_rvalid <= b_do && !b_write && !rst;
-    case (b_mem[3:2])
-      2'd0: bus_rdata <= low_rdata;
-      2'd1: bus_rdata <= b_mem == MEM_U ? {12'd0, u_rdata} : tables_rdata;
-      2'd2: bus_rdata <= {6'd0, neuron_rdata};
-      default: bus_rdata <= {4'd0, high_rdata};
-    endcase
+    bus_rdata <= {18'd0, words_out} | rows_out | {10'd0, params_out} | {20'd0, routes_out} | tables_out
+        | {12'd0, u_out} | {6'd0, v_out} | {12'd0, acc_out} | {28'd0, post_out} | {28'd0, pre_out}
+        | {4'd0, pending_out} | {4'd0, fired_out} | {4'd0, window_out} | {35'd0, learn_out} | {10'd0, traces_out}
+        | {4'd0, step_out} | {4'd0, counters_out};
   end
 endmodule

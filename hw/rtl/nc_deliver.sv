@@ -1,9 +1,9 @@
 // The synapse pipeline. D: one synapse a clock is added to its target's accumulator, and depressed where its row has a
 // rule. L: four words a clock are potentiated where their targets fired.
 //
-//   s0 address           s3 targets          s5 accumulator, post trace   s7 dw        s9 word to write
-//   s1 block RAM         s4 accumulator RAM,  s6 sum, product              s8 new weight
-//   s2 words of 4 banks     fired bits
+//   s1 address      s5 targets, weights     s7 accumulator, post trace   s11 what is added, where the bound is
+//   s2, s3 banks    s6 accumulator's RAM,   s8 sum                       s12 sums of the lanes
+//   s4 words           fired bits           s9 product, s10 dw           s13 what is written
 module nc_deliver #(
     parameter int N = 1024,
     parameter int W = 65536,
@@ -12,12 +12,12 @@ module nc_deliver #(
 ) (
     input  logic          clk,
     input  logic          rst,
+    input  logic          delivering,    // phase D or L
     input  logic          learning,      // phase L
     input  logic          op_valid,
     input  logic          op_header,
     input  logic [   1:0] op_kind,
     input  logic          op_half,
-    input  logic          op_last,
     input  logic [  15:0] op_addr,
     input  logic [   9:0] op_target,
     input  logic [   7:0] op_weight,
@@ -58,206 +58,212 @@ module nc_deliver #(
 );
   localparam logic [1:0] SPARSE = 2'd0, DENSE = 2'd1, ONE = 2'd3;
 
-  // --- s0, s1, s2: the four banks
-  logic [15:0] s0_addr;
-  logic [WX-3:0] s1_row, s2_row, s3_row, s4_row, s5_row, s6_row, s7_row, s8_row, s9_row;
-  logic [17:0] read0, read1, read2, read3, word0, word1, word2, word3, word;
-  logic [17:0] lane_wdata[4];
-  logic [3:0] lane_we;
-  logic s1_valid, s1_header, s1_half, s1_last, s2_valid, s2_header, s2_half, s2_last;
-  logic [1:0] s1_kind, s1_bank, s2_kind, s2_bank;
-  logic [9:0] s1_target, s2_target;
-  logic [7:0] s1_weight, s1_pre, s2_weight, s2_pre;
-  logic [2:0] s1_shift, s1_rule, s2_shift, s2_rule;
-  logic [3:0] s1_lanes, s2_lanes;
+  // --- s1 to s4: the words of the four banks
+  logic [15:0] s1_addr;
+  logic [1:0] s4_bank;
+  logic [WX-3:0] s12_row, s13_row;
+  logic [71:0] words;
+  logic [3:0] s13_we_low, s13_we_high;
+  logic [35:0] s13_bytes;
+  logic s4_header, s4_half, s6_half, s12_half;
+  logic [1:0] s4_kind;
+  logic [9:0] s4_target;
+  logic [7:0] s4_weight, s7_pre;
+  logic [2:0] s6_shift, s6_rule;
+  logic [3:0] s4_lanes;
 
-  assign s0_addr = bus_active ? bus_addr : op_addr;
-
-  for (genvar i = 0; i < 4; i++) begin : bank
-    logic [17:0] read;
-    nc_ram #(
-        .WIDTH(18),
-        .DEPTH(W / 4)
-    ) ram (
-        .clk,
-        .we   (lane_we[i]),
-        .waddr(s9_row),
-        .wdata(lane_wdata[i]),
-        .raddr(s0_addr[WX-1:2]),
-        .rdata(read)
-    );
-  end
-  assign {read3, read2, read1, read0} = {bank[3].read, bank[2].read, bank[1].read, bank[0].read};
-
+  logic [13:1] valid;
   always_ff @(posedge clk) begin
-    {s1_valid, s1_header, s1_half, s1_last, s1_kind} <= {op_valid, op_header, op_half, op_last, op_kind};
-    {s1_target, s1_weight, s1_shift, s1_rule, s1_pre, s1_lanes} <= {op_target, op_weight, op_shift, op_rule, op_pre, op_lanes};
-    {s1_row, s1_bank} <= s0_addr[WX-1:0];
-    {s2_valid, s2_header, s2_half, s2_last, s2_kind} <= {s1_valid, s1_header, s1_half, s1_last, s1_kind};
-    {s2_target, s2_weight, s2_shift, s2_rule, s2_pre, s2_lanes} <= {s1_target, s1_weight, s1_shift, s1_rule, s1_pre, s1_lanes};
-    {s2_row, s2_bank} <= {s1_row, s1_bank};
-    {word3, word2, word1, word0} <= {read3, read2, read1, read0};
-    if (rst) {s1_valid, s2_valid} <= '0;
+    valid <= {valid[12:5], valid[4] && !s4_header, valid[3:1], op_valid};
+    if (rst) valid <= '0;
   end
+  assign working = op_valid || valid != '0;
 
-  // --- s3: targets and the weight; the header of a DENSE row sets where its targets begin
-  logic s3_valid, s3_half, s3_last, s3_pair;
-  logic [9:0] dense_target, s3_target0, s3_target1, s3_target2, s3_target3, lane_target;
-  logic [7:0] s3_weight, s3_pre;
-  logic [2:0] s3_shift, s3_rule;
-  logic [3:0] s3_lanes;
-  logic [17:0] s3_word0, s3_word1, s3_word2, s3_word3;
-  logic dense;
+  always_ff @(posedge clk) s1_addr <= bus_active ? bus_addr : op_addr;
+  nc_words #(
+      .W(W)
+  ) synapses (
+      .clk,
+      .rrow   (s1_addr[WX-1:2]),
+      .words,
+      .we_low (s13_we_low),
+      .we_high(s13_we_high),
+      .wrow   (s13_row),
+      .wdata  (s13_bytes)
+  );
+  // what the host reads is no ONE and no second half
+  nc_delay #(.WIDTH(26), .STEPS(4)) to_s4 (
+      .clk, .rst,
+      .d({op_header, op_half && !bus_active, op_kind & {2{!bus_active}}, op_target, op_weight, op_lanes}),
+      .q({s4_header, s4_half, s4_kind, s4_target, s4_weight, s4_lanes})
+  );
+  nc_delay #(.WIDTH(6), .STEPS(6)) to_s6 (.clk, .rst, .d({op_shift, op_rule}), .q({s6_shift, s6_rule}));
+  nc_delay #(.WIDTH(8), .STEPS(7)) to_s7 (.clk, .rst, .d(op_pre), .q(s7_pre));
+  nc_delay #(.WIDTH(2), .STEPS(3)) bank_to_s4 (.clk, .rst, .d(s1_addr[1:0]), .q(s4_bank));
+  nc_delay #(.WIDTH(WX - 2), .STEPS(11)) row_to_s12 (.clk, .rst, .d(s1_addr[WX-1:2]), .q(s12_row));
+
+  // --- s5: targets and weights; the header of a DENSE row sets where its targets begin
+  logic [9:0] dense_target, further, lane_target, word_target, s5_target0, s5_target1, s5_target2, s5_target3;
+  logic [1:0] s5_bank;
+  logic [3:0] s5_lanes;
+  logic [35:0] s5_bytes;
+  logic s5_half, dense, one;
 
   always_comb begin
-    case (s2_bank)
-      2'd0: word = word0;
-      2'd1: word = word1;
-      2'd2: word = word2;
-      default: word = word3;
+    case (s4_bank)
+      2'd0: word_target = words[17:8];
+      2'd1: word_target = words[35:26];
+      2'd2: word_target = words[53:44];
+      default: word_target = words[71:62];
     endcase
   end
-  assign words_rdata = word;
-  assign dense = s2_kind == DENSE;
-  assign lane_target = dense_target + {9'd0, s2_half};
+  assign dense = s4_kind == DENSE;
+  assign one = s4_kind == ONE;
+  // in L the first word of a row is its header, in whose place two weights would be
+  assign further = s4_header ? {10{learning}} & 10'h3fe : learning ? {6'd0, s4_half, 3'd0} : 10'd1;
+  assign lane_target = dense_target + {9'd0, s4_half};
 
   always_ff @(posedge clk) begin
-    if (s2_valid && s2_header) dense_target <= learning ? word[17:8] - 10'd2 : word[17:8];
-    else if (s2_valid && !learning) dense_target <= dense_target + 10'd1;
-    else if (s2_valid && s2_half) dense_target <= dense_target + 10'd8;
+    if (valid[4]) dense_target <= further + (s4_header ? word_target : dense_target);
     if (learning) begin
-      s3_target0 <= dense ? lane_target : word0[17:8];
-      s3_target1 <= dense ? lane_target + 10'd2 : word1[17:8];
+      s5_target0 <= dense ? lane_target : words[17:8];
+      s5_target1 <= dense ? lane_target + 10'd2 : words[35:26];
     end else begin
-      s3_target0 <= dense ? dense_target : s2_kind == SPARSE ? word[17:8] : s2_target;
-      s3_target1 <= gate_neuron;
+      s5_target0 <= dense ? dense_target : s4_kind == SPARSE ? word_target : s4_target;
+      s5_target1 <= gate_neuron;
     end
-    s3_target2 <= dense ? lane_target + 10'd4 : word2[17:8];
-    s3_target3 <= dense ? lane_target + 10'd6 : word3[17:8];
-    s3_weight <= s2_kind == ONE ? s2_weight : s2_half ? word[15:8] : word[7:0];
-    s3_lanes <= s2_lanes;
-    if (!learning) begin
-      for (int i = 0; i < 4; i++) s3_lanes[i] <= s2_bank == 2'(i);
+    s5_target2 <= dense ? lane_target + 10'd4 : words[53:44];
+    s5_target3 <= dense ? lane_target + 10'd6 : words[71:62];
+    for (int i = 0; i < 4; i++) begin
+      s5_bytes[9*i+:9] <= s4_half ? {words[18*i+17], words[18*i+8+:8]} : {words[18*i+16], words[18*i+:8]};
+      s5_lanes[i] <= learning ? s4_lanes[i] : s4_bank == 2'(i);
     end
-    {s3_word3, s3_word2, s3_word1, s3_word0} <= {word3, word2, word1, word0};
-    s3_valid <= s2_valid && !s2_header;
-    {s3_half, s3_last, s3_pair, s3_shift, s3_rule, s3_pre} <= {s2_half, s2_last, s2_kind != SPARSE, s2_shift, s2_rule, s2_pre};
-    s3_row <= s2_row;
-    if (rst) s3_valid <= 1'b0;
+    if (one) s5_bytes[7:0] <= s4_weight;
+    s5_bank <= one ? 2'd0 : s4_bank;
+    s5_half <= s4_half;
   end
 
-  // --- s4: the accumulator's RAM, who fired, the rule
-  logic s4_valid, s4_half, s4_last, s4_pair;
-  logic [NX-1:0] s4_target;
-  logic signed [14:0] s4_value;
-  logic [7:0] s4_pre;
-  logic [2:0] s4_rule;
-  logic [3:0] s4_lanes, fired;
-  logic [17:0] s4_word0, s4_word1, s4_word2, s4_word3;
-  logic [39:0] lane_targets;
+  // --- s6: the accumulator's RAM, who fired
+  logic [NX-1:0] s6_target;
+  logic [7:0] weight;
+  logic [8:0] s6_less;  // the weight less 1
+  logic [3:0] s6_lanes, fired;
+  logic [29:0] lane_targets;  // but of lane 1
+  logic [31:0] fired_word;
+  logic fired1;
 
-  assign lane_targets = {s3_target3, s3_target2, s3_target1, s3_target0};
+  always_comb begin
+    case (s5_bank)
+      2'd0: weight = s5_bytes[7:0];
+      2'd1: weight = s5_bytes[16:9];
+      2'd2: weight = s5_bytes[25:18];
+      default: weight = s5_bytes[34:27];
+    endcase
+  end
+  assign words_rdata = {word_target, weight};
+  assign lane_targets = {s5_target3, s5_target2, s5_target0};
   for (genvar i = 0; i < 4; i++) begin : who
-    nc_bits #(
-        .N(N)
-    ) store (
-        .clk,
-        .we   (fired_we),
-        .waddr(fired_waddr),
-        .wdata(fired_wdata),
-        .raddr(lane_targets[10*i+:NX]),
-        .rdata(fired[i])
-    );
+    if (i == 1) begin : words_of_32  // for the host, too
+      nc_lutram #(
+          .WIDTH(32),
+          .DEPTH(N / 32)
+      ) store (
+          .clk,
+          .we   (fired_we),
+          .waddr(fired_waddr),
+          .wdata(fired_wdata),
+          .raddr(bus_active ? bus_addr[NX-6:0] : s5_target1[NX-1:5]),
+          .rdata(fired_word)
+      );
+      always_ff @(posedge clk) fired1 <= fired_word[s5_target1[4:0]];
+      assign fired[i] = fired1;
+    end else begin : single
+      nc_bits #(
+          .N(N)
+      ) store (
+          .clk,
+          .we   (fired_we),
+          .waddr(fired_waddr),
+          .wdata(fired_wdata),
+          .raddr(lane_targets[10*(i == 0 ? 0 : i - 1)+:NX]),
+          .rdata(fired[i])
+      );
+    end
   end
-  nc_lutram #(
-      .WIDTH(32),
-      .DEPTH(N / 32)
-  ) fired_words (
-      .clk,
-      .we   (fired_we),
-      .waddr(fired_waddr),
-      .wdata(fired_wdata),
-      .raddr(bus_addr[NX-6:0]),
-      .rdata(fired_rdata)
-  );
-  assign gate_fired  = fired[1];
+  assign fired_rdata = fired_word;
 
   always_ff @(posedge clk) begin
-    s4_value <= $signed({{7{s3_weight[7]}}, s3_weight}) <<< s3_shift;
-    s4_target <= s3_target0[NX-1:0];
-    {s4_valid, s4_half, s4_last, s4_pair, s4_rule, s4_pre} <= {s3_valid, s3_half, s3_last, s3_pair, s3_rule, s3_pre};
-    {s4_lanes, s4_row} <= {s3_lanes, s3_row};
-    {s4_word3, s4_word2, s4_word1, s4_word0} <= {s3_word3, s3_word2, s3_word1, s3_word0};
-    if (rst) s4_valid <= 1'b0;
+    gate_fired <= fired1;
+    s6_less <= {weight[7], weight} - 9'd1;
+    s6_target <= s5_target0[NX-1:0];
+    {s6_lanes, s6_half} <= {s5_lanes, s5_half};
   end
 
-  // --- s5, s6: the sum. Three sums are on their way to the RAM when a target is read, and are forwarded.
-  logic s5_valid, s5_half, s5_last, s5_pair, s5_rect, s5_again, s6_valid, s6_half, s6_last, s6_pair, s6_rect, s7_add;
-  logic s6_add, wrapped;
-  logic [NX-1:0] s5_target, s6_target, s7_target;
-  logic signed [14:0] s5_value;
+  // --- s7, s8: the sum. Three sums are on their way to the RAM when a target is read, and are forwarded.
+  logic s7_rect, s7_again, s8_add, s9_add, wrapped;
+  logic [NX-1:0] s7_target, s8_target, s9_target;
+  logic signed [15:0] s7_less;  // what is added less 1
   logic [31:0] cell_read;
-  logic [23:0] s5_acc, s6_sum, s7_sum, operand, sum;
-  logic [7:0] s5_post, s6_post, s7_post, s5_pre, s5_coefficient, s6_coefficient;
-  logic [2:0] s5_rule, s6_rule;
-  logic [3:0] s5_lanes, s6_lanes, s5_shift, s6_shift;
-  logic [17:0] s5_word0, s5_word1, s5_word2, s5_word3, s6_word0, s6_word1, s6_word2, s6_word3;
+  logic [23:0] s7_acc, s8_sum, s9_sum, operand, sum;
+  logic [7:0] s7_post, s8_post, s9_post, s7_coefficient;
+  logic [2:0] s7_rule, s8_rule, s9_rule;
+  logic [3:0] s7_lanes, s7_shift, s8_shift, s9_shift;
   logic [24:0] rule_read;
-  logic [15:0] s6_product;
-  logic s6_some;
-  logic [7:0] trace;
+  logic [15:0] s9_product;
+  logic bus_cell;
+  logic [7:0] trace, s8_coefficient, s8_factor;
 
   nc_ram #(
       .WIDTH(32),
       .DEPTH(N)
   ) cells (
       .clk,
-      .we(s6_add || cell_we || acc_we || post_we || zero_we),
-      .waddr(bus_active ? bus_addr[NX-1:0] : cell_we || zero_we ? cell_waddr : s6_target),
-      .wdata({
-        zero_we ? 8'd0 : bus_active ? (post_we ? bus_wdata[7:0] : s5_post) : cell_we ? cell_wpost : s6_post,
-        zero_we || cell_we ? 24'd0 : bus_active ? (acc_we ? bus_wdata[23:0] : s5_acc) : s6_sum
-      }),
-      .raddr(bus_active ? bus_addr[NX-1:0] : update ? cell_raddr : s3_target0[NX-1:0]),
+      .we(s8_add || cell_we || bus_cell || zero_we),
+      .waddr(bus_cell ? bus_addr[NX-1:0] : cell_we || zero_we ? cell_waddr : s8_target),
+      .wdata({cell_we ? cell_wpost : s8_post, s8_sum}),
+      .raddr(bus_active ? bus_addr[NX-1:0] : update ? cell_raddr : s5_target0[NX-1:0]),
       .rdata(cell_read)
   );
-  assign cell_acc  = s5_acc;
-  assign cell_post = s5_post;
+  assign cell_acc  = s7_acc;
+  assign cell_post = s7_post;
 
-  assign operand = s5_again ? s6_sum : s5_acc;
-  assign sum = operand + {{9{s5_value[14]}}, s5_value};
-  assign wrapped = operand[23] == s5_value[14] && sum[23] != operand[23];
-  assign trace = learning ? s5_pre : s5_post;
+  // s8 is 0 where U and RESTART want to write that, and has what the host writes, one clock after
+  assign operand = acc_we ? bus_wdata[23:0] : s7_again ? s8_sum : s7_acc;
+  // a difference of complements is a sum, of which only one operand needs look-up tables of its own beside the adder
+  assign sum = {{8{s7_less[15]}}, s7_less} - ~operand;
+  assign wrapped = operand[23] == s7_less[15] && sum[23] != operand[23];
+  assign trace = learning ? s7_pre : s7_post;
 
   always_ff @(posedge clk) begin
-    // the sums that s6 and s7 hold are newer than what was read; the next one is taken when it is there, at s5_again
-    if (s6_add && s6_target == s4_target) s5_acc <= s6_sum;
-    else if (s7_add && s7_target == s4_target) s5_acc <= s7_sum;
-    else s5_acc <= cell_read[23:0];
-    s5_post <= s7_add && s7_target == s4_target ? s7_post : cell_read[31:24];
-    s5_again <= s5_valid && !learning && s5_target == s4_target;
-    {s5_valid, s5_target, s5_value, s5_pre} <= {s4_valid, s4_target, s4_value, s4_pre};
-    {s5_half, s5_last, s5_pair, s5_rule, s5_lanes, s5_row} <= {s4_half, s4_last, s4_pair, s4_rule, s4_lanes & (learning ? fired : 4'b1111), s4_row};
-    {s5_word3, s5_word2, s5_word1, s5_word0} <= {s4_word3, s4_word2, s4_word1, s4_word0};
-    s5_coefficient <= learning ? rule_read[7:0] : rule_read[15:8];
-    s5_shift <= learning ? rule_read[19:16] : rule_read[23:20];
-    s5_rect <= rule_read[24];
+    // the sums that s8 and s9 hold are newer than what was read; the next one is taken when it is there, at s7_again
+    if (s8_add && s8_target == s6_target) s7_acc <= s8_sum;
+    else if (s9_add && s9_target == s6_target) s7_acc <= s9_sum;
+    else s7_acc <= cell_read[23:0];
+    s7_post <= s9_add && s9_target == s6_target ? s9_post : cell_read[31:24];
+    s7_again <= valid[7] && !learning && s7_target == s6_target;
+    s7_less <= bus_active ? 16'hffff : ~(~{{7{s6_less[8]}}, s6_less} << s6_shift);
+    {s7_target, s7_rule} <= {s6_target, s6_rule};
+    s7_lanes <= s6_lanes & (learning ? fired : 4'b1111);
+    s7_coefficient <= learning ? rule_read[7:0] : rule_read[15:8];
+    s7_shift <= learning ? rule_read[19:16] : rule_read[23:20];
+    s7_rect <= rule_read[24];
 
-    {s6_valid, s6_target, s6_sum, s6_post} <= {s5_valid, s5_target, sum, s5_post};
-    s6_add <= s5_valid && !learning;
-    {s6_half, s6_last, s6_pair, s6_rule, s6_lanes, s6_row} <= {s5_half, s5_last, s5_pair, s5_rule, s5_lanes, s5_row};
-    {s6_word3, s6_word2, s6_word1, s6_word0} <= {s5_word3, s5_word2, s5_word1, s5_word0};
-    {s6_coefficient, s6_shift, s6_rect} <= {s5_coefficient, s5_shift, s5_rect};
-    s6_product <= s5_coefficient * trace;
-    s6_some <= trace != 8'd0;
-    {s7_add, s7_target, s7_sum, s7_post} <= {s6_add, s6_target, s6_sum, s6_post};
-    counts_synapse <= s5_valid && !learning;
-    counts_wrap <= s5_valid && !learning && wrapped;
-    if (rst) {s5_valid, s6_valid, s6_add, s7_add} <= '0;
+    {s8_target, s8_rule} <= {s7_target, s7_rule};
+    {s8_sum, s8_post} <= {sum, post_we ? bus_wdata[7:0] : s7_post};
+    if (!delivering && !bus_active) {s8_sum, s8_post} <= '0;
+    bus_cell <= (acc_we || post_we) && !rst;
+    s8_add <= valid[7] && !learning && !rst;
+    s8_shift <= s7_rect ? 4'd0 : s7_shift;
+    {s8_coefficient, s8_factor} <= {s7_coefficient, s7_rect ? {7'd0, trace != 8'd0} : trace};
+    s9_product <= s8_coefficient * s8_factor;
+    {s9_shift, s9_rule} <= {s8_shift, s8_rule};
+    {s9_target, s9_sum, s9_post} <= {s8_target, s8_sum, s8_post};
+    s9_add <= s8_add && !rst;
+    counts_synapse <= valid[7] && !learning;
+    counts_wrap <= valid[7] && !learning && wrapped;
   end
 
-  // --- rules: what s5 needs, and the bounds that s8 needs
-  logic [2:0] s7_rule;
+  // --- rules: what s7 needs, and the bounds that s11 needs
   logic [15:0] bounds;
   nc_lutram #(
       .WIDTH(25),
@@ -267,7 +273,7 @@ module nc_deliver #(
       .we   (rules_we && !bus_addr[0]),
       .waddr(bus_addr[3:1]),
       .wdata(bus_wdata[24:0]),
-      .raddr(s4_rule),
+      .raddr(s6_rule),
       .rdata(rule_read)
   );
   nc_lutram #(
@@ -278,58 +284,70 @@ module nc_deliver #(
       .we   (rules_we && bus_addr[0]),
       .waddr(bus_addr[3:1]),
       .wdata(bus_wdata[15:0]),
-      .raddr(s7_rule),
+      .raddr(s9_rule),
       .rdata(bounds)
   );
 
-  // --- s7: the change; s8, s9: the lanes
-  logic s7_valid, s7_half, s7_last, s7_pair;
+  // --- s10: the change; s11: what is added, and from where on the bound counts
   logic [15:0] amount;
-  logic [8:0] s7_dw;
-  logic [3:0] s7_lanes, enable;
-  logic [17:0] s7_word0, s7_word1, s7_word2, s7_word3;
-  logic [7:0] s8_bound;
-  logic [71:0] s7_words;
+  logic [8:0] s10_dw;
+  logic [7:0] s10_bound, s12_bound, s11_addend, s11_limit;
+  logic [3:0] s10_lanes, enable, s11_enable, s12_enable;
+  logic s10_plastic, s11_always;
 
-  assign amount = s6_rect ? (s6_some ? {8'd0, s6_coefficient} : 16'd0) : s6_product >> s6_shift;
+  nc_delay #(.WIDTH(4), .STEPS(3)) lanes_to_s10 (.clk, .rst, .d(s7_lanes), .q(s10_lanes));
+  assign amount = s9_product >> s9_shift;
+  assign enable = s10_lanes & {4{valid[10] && s10_plastic && s10_dw != 9'd0}};
   always_ff @(posedge clk) begin
-    s7_dw <= amount[15:8] != 8'd0 ? 9'd256 : {1'b0, amount[7:0]};
-    {s7_valid, s7_half, s7_last, s7_pair, s7_rule, s7_lanes, s7_row} <= {s6_valid, s6_half, s6_last, s6_pair, s6_rule, s6_lanes, s6_row};
-    {s7_word3, s7_word2, s7_word1, s7_word0} <= {s6_word3, s6_word2, s6_word1, s6_word0};
-    s8_bound <= learning ? bounds[15:8] : bounds[7:0];
-    s8_row <= s7_row;
-    s9_row <= bus_active ? bus_addr[WX-1:2] : s8_row;
-    if (rst) s7_valid <= 1'b0;
-  end
-  assign enable = s7_lanes & {4{s7_valid && s7_rule != 3'd0 && s7_dw != 9'd0}};
-  assign s7_words = {s7_word3, s7_word2, s7_word1, s7_word0};
+    s10_dw <= amount[15:8] != 8'd0 ? 9'd256 : {1'b0, amount[7:0]};
+    s10_bound <= learning ? bounds[15:8] : bounds[7:0];
+    s10_plastic <= s9_rule != 3'd0;
+    {s12_enable, s11_enable} <= {s11_enable, enable};
 
+    counts_down <= !learning && enable != 4'd0;
+    counts_up <= learning ? {2'd0, enable[0]} + {2'd0, enable[1]} + {2'd0, enable[2]} + {2'd0, enable[3]} : 3'd0;
+  end
+
+  nc_change change (
+      .clk,
+      .down        (!learning),
+      .dw          (s10_dw),
+      .bound       (s10_bound),
+      .addend      (s11_addend),
+      .always_below(s11_always),
+      .limit       (s11_limit),
+      .late_bound  (s12_bound)
+  );
+
+  // --- s12, s13: the lanes. A word of the host is written in two clocks, a byte in each.
+  logic [35:0] s11_bytes;
+  logic bus_second, bus_we;
+  logic [8:0] bus_byte;
+  assign bus_we = words_we || bus_second;
+  assign bus_byte = bus_second ? {bus_wdata[17], bus_wdata[15:8]} : {bus_wdata[16], bus_wdata[7:0]};
+
+  nc_delay #(.WIDTH(36), .STEPS(6)) bytes_to_s11 (.clk, .rst, .d(s5_bytes), .q(s11_bytes));
+  nc_delay #(.WIDTH(1), .STEPS(6)) half_to_s12 (.clk, .rst, .d(s6_half), .q(s12_half));
   for (genvar i = 0; i < 4; i++) begin : lanes
     nc_lane lane (
         .clk,
-        .enable(enable[i]),
-        .valid (s7_valid),
-        .pair  (s7_pair),
-        .half  (s7_half),
-        .last  (s7_last),
-        .down  (!learning),
-        .word  (s7_words[18*i+:18]),
-        .dw    (s7_dw),
-        .bound (s8_bound),
-        .bus_active,
-        .bus_we(words_we && bus_addr[1:0] == 2'(i)),
-        .bus_wdata(bus_wdata[17:0]),
-        .we    (lane_we[i]),
-        .wdata (lane_wdata[i])
+        .down        (!learning),
+        .data        (s11_bytes[9*i+:9]),
+        .addend      (s11_addend),
+        .always_below(s11_always),
+        .limit       (s11_limit),
+        .bound       (s12_bound),
+        .bus_we,
+        .bus_data    (bus_byte),
+        .wdata       (s13_bytes[9*i+:9])
     );
+    always_ff @(posedge clk) begin
+      s13_we_low[i]  <= (s12_enable[i] && !s12_half) || (words_we && bus_addr[1:0] == 2'(i));
+      s13_we_high[i] <= (s12_enable[i] && s12_half) || (bus_second && bus_addr[1:0] == 2'(i));
+    end
   end
-
-  logic s8_valid, s9_valid;
   always_ff @(posedge clk) begin
-    counts_down <= !learning && enable != 4'd0;
-    counts_up <= learning ? {2'd0, enable[0]} + {2'd0, enable[1]} + {2'd0, enable[2]} + {2'd0, enable[3]} : 3'd0;
-    s8_valid <= s7_valid && !rst;
-    s9_valid <= s8_valid && !rst;
+    bus_second <= words_we && !rst;
+    s13_row <= bus_we ? bus_addr[WX-1:2] : s12_row;
   end
-  assign working = op_valid || s1_valid || s2_valid || s3_valid || s4_valid || s5_valid || s6_valid || s7_valid || s8_valid || s9_valid;
 endmodule

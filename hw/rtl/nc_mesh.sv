@@ -42,19 +42,49 @@ module nc_mesh #(
   localparam int CORES = X * Y;
   localparam logic [3:0] PRESENT = 4'((1 << CORES) - 1);
 
-  logic asked, waiting, ready, start, clear, finish, stepping;
+  // What goes to all cores and back takes a clock in registers here: they are all over the chip.
+  logic asked, waiting, ready, start, clear, finish, stepping, resting, log_full, log_empty;
   logic [3:0] quiet, routers_empty, core_bus_ready, core_bus_rvalid, core_inj_ready, core_log_valid, core_log_ready;
   logic [143:0] core_bus_rdata;
   logic [39:0] core_log_neuron;
 
-  // --- the barrier
-  // A step begins where no core is in the middle of an access.
-  assign asked  = (step || restart) && !busy;
-  assign ready  = &(core_bus_ready | ~PRESENT);
-  assign start  = waiting && ready && stepping;
-  assign clear  = waiting && ready && !stepping;
-  assign finish = busy && quiet == 4'b1111 && routers_empty == 4'b1111;
+  // --- the host's side: one access or event at a time goes to the cores; a core that is not there answers 0
+  logic bus_waits, bus_taken, bus_there, inj_waits, inj_taken, inj_there, to_write;
+  logic [1:0] to_core, inj_to_core;
+  logic [3:0] to_mem, inj_to_slot;
+  logic [15:0] to_addr;
+  logic [35:0] to_wdata, rdata;
+  logic [10:0] inj_to_axon;
+
+  assign bus_ready = !bus_waits && !inj_waits && !busy && !asked;
+  assign inj_ready = bus_ready && !bus_valid;
+  assign bus_there = {1'b0, to_core} < 3'(CORES);
+  assign inj_there = {1'b0, inj_to_core} < 3'(CORES);
+  assign bus_taken = bus_waits && (!bus_there || core_bus_ready[to_core]);
+  assign inj_taken = inj_waits && (!inj_there || core_inj_ready[inj_to_core]);
+  always_comb begin
+    rdata = '0;
+    for (int i = 0; i < 4; i++) if (core_bus_rvalid[i]) rdata = rdata | core_bus_rdata[36*i+:36];
+  end
   always_ff @(posedge clk) begin
+    if (bus_ready) {to_write, to_core, to_mem, to_addr, to_wdata} <= {bus_write, bus_core, bus_mem, bus_addr, bus_wdata[35:0]};
+    if (bus_ready) {inj_to_core, inj_to_axon, inj_to_slot} <= {inj_core, inj_axon, inj_slot};
+    bus_waits  <= (bus_valid && bus_ready) || (bus_waits && !bus_taken);
+    inj_waits  <= (inj_valid && inj_ready) || (inj_waits && !inj_taken);
+    bus_rvalid <= core_bus_rvalid != 4'd0 || (bus_taken && !bus_there && !to_write);
+    bus_rdata  <= {4'd0, rdata};
+    if (rst) {bus_waits, inj_waits, bus_rvalid} <= '0;
+  end
+
+  // --- the barrier
+  // A step begins where no core is in the middle of an access. Where all is at rest at one time it stays so.
+  assign asked = (step || restart) && !busy;
+  assign start = waiting && ready && stepping;
+  assign clear = waiting && ready && !stepping;
+  assign finish = busy && resting;
+  always_ff @(posedge clk) begin
+    ready   <= (core_bus_ready | ~PRESENT) == 4'b1111 && !bus_waits && !inj_waits;
+    resting <= quiet == 4'b1111 && routers_empty == 4'b1111 && log_empty && !finish;
     if (finish) begin
       busy <= 1'b0;
       if (stepping) step_count <= step_count + 32'd1;
@@ -73,32 +103,36 @@ module nc_mesh #(
     end
   end
 
-  // --- the host's side; a core that is not there answers 0
-  logic missing, missing_rvalid, bus_there;
-  logic [35:0] rdata;
-  assign bus_there = {1'b0, bus_core} < 3'(CORES);
-  assign missing = bus_valid && !bus_there;
-  assign bus_ready = !busy && !asked && (bus_there ? core_bus_ready[bus_core] : 1'b1);
-  assign inj_ready = !busy && !asked && ({1'b0, inj_core} < 3'(CORES) ? core_inj_ready[inj_core] : 1'b1);
-  assign bus_rvalid = core_bus_rvalid != 4'd0 || missing_rvalid;
-  assign bus_rdata = {4'd0, rdata};
-  always_comb begin
-    rdata = '0;
-    for (int i = 0; i < 4; i++) if (core_bus_rvalid[i]) rdata = rdata | core_bus_rdata[36*i+:36];
-  end
-  always_ff @(posedge clk) missing_rvalid <= missing && bus_ready && !bus_write && !rst;
-
   // --- the log: cores take turns
   logic [1:0] log_turn;
-  assign log_valid = core_log_valid[log_turn];
-  assign log_core = log_turn;
-  assign log_neuron = core_log_neuron[10*log_turn+:10];
+  logic log_push;
+  logic [9:0] log_head;
+  assign log_push = core_log_valid[log_turn] && !log_full;
   always_comb begin
     core_log_ready = '0;
-    core_log_ready[log_turn] = log_ready;
+    core_log_ready[log_turn] = !log_full;
+    log_head = core_log_neuron[9:0];
+    for (int i = 1; i < 4; i++) if (32'(log_turn) == i) log_head = core_log_neuron[10*i+:10];
   end
+  nc_fifo #(
+      .WIDTH(12),
+      .DEPTH(4)
+  ) log (
+      .clk,
+      .rst,
+      .push (log_push),
+      .wdata({log_turn, log_head}),
+      .pop  (log_valid && log_ready),
+      .rdata({log_core, log_neuron}),
+      .empty(log_empty),
+      .full (log_full),
+      // verilator lint_off PINCONNECTEMPTY
+      .count()
+      // verilator lint_on PINCONNECTEMPTY
+  );
+  assign log_valid = !log_empty;
   always_ff @(posedge clk) begin
-    if (!log_valid || log_ready) begin
+    if (!core_log_valid[log_turn] || log_push) begin
       if (core_log_valid[log_turn+2'd1]) log_turn <= log_turn + 2'd1;
       else if (core_log_valid[log_turn+2'd2]) log_turn <= log_turn + 2'd2;
       else if (core_log_valid[log_turn+2'd3]) log_turn <= log_turn + 2'd3;
@@ -135,17 +169,17 @@ module nc_mesh #(
           .finish,
           .quiet     (quiet[i]),
           .step      (step_count),
-          .bus_valid (bus_valid && !busy && !asked && bus_core == 2'(i)),
-          .bus_write,
-          .bus_mem,
-          .bus_addr,
-          .bus_wdata (bus_wdata[35:0]),
+          .bus_valid (bus_waits && to_core == 2'(i)),
+          .bus_write (to_write),
+          .bus_mem   (to_mem),
+          .bus_addr  (to_addr),
+          .bus_wdata (to_wdata),
           .bus_ready (core_bus_ready[i]),
           .bus_rvalid(core_bus_rvalid[i]),
           .bus_rdata (core_bus_rdata[36*i+:36]),
-          .inj_valid (inj_valid && !busy && !asked && inj_core == 2'(i)),
-          .inj_axon,
-          .inj_slot,
+          .inj_valid (inj_waits && inj_to_core == 2'(i)),
+          .inj_axon  (inj_to_axon),
+          .inj_slot  (inj_to_slot),
           .inj_ready (core_inj_ready[i]),
           .tx_valid,
           .tx_core,

@@ -19,8 +19,10 @@ module nc_rate #(
   logic [19:0] coming;
   logic [TW:0] timer;
   logic pending, away;  // another rate is to come; is in use
+  logic was_pending, was_quiet;  // a clock ago, as it is a long way to here
 
   always_ff @(posedge clk) begin
+    {was_pending, was_quiet} <= {pending && !change, quiet};
     if (rst) begin
       rate    <= FIRST;
       pending <= 1'b0;
@@ -31,7 +33,7 @@ module nc_rate #(
         coming  <= wanted;
         pending <= 1'b1;
       end
-      if (pending && quiet && !change) begin
+      if (pending && was_pending && was_quiet && !change) begin
         rate    <= coming;
         pending <= 1'b0;
         away    <= 1'b1;

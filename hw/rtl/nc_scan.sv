@@ -40,7 +40,7 @@ module nc_scan #(
   logic [WX-1:0] back_word, fifo_word, here_word;
   logic [2:0] word_credit;
   logic keep, load, words_empty, have;
-  logic [31:0] fifo_bits, bits, rest;
+  logic [31:0] fifo_bits, bits;
 
   assign take_valid = !next_word[WX] && word_credit != 3'd0;
   assign take_addr = {slot, next_word[WX-1:0]};
@@ -77,23 +77,20 @@ module nc_scan #(
     end
   end
 
-  // --- axons of the word: in D the lowest bit that is left, in L one after the other
-  logic [4:0] lowest, index;
+  // --- axons of the word, whose bits are shifted past: in D four at once where none of them is set
+  logic [4:0] index;
   logic [3:0] axon_credit;
-  logic emit, final_bit;
+  logic emit, move, skip, final_bit;
 
-  always_comb begin
-    lowest = 5'd0;
-    for (int i = 31; i >= 0; i--) if (bits[i]) lowest = 5'(i);
-  end
-  assign rest = bits & (bits - 32'd1);
-  assign emit = have && axon_credit != 4'd0;
-  assign final_bit = learning ? index == 5'd31 : rest == 32'd0;
-  assign load = !words_empty && (!have || (emit && final_bit));
+  assign skip = !learning && bits[3:0] == 4'd0;
+  assign emit = have && axon_credit != 4'd0 && (learning || bits[0]);
+  assign move = emit || (have && !learning && !bits[0]);
+  assign final_bit = learning ? index == 5'd31 : bits[31:1] == 31'd0;
+  assign load = !words_empty && !have;
 
   // --- traces: l0 address, l1 RAM, l2 the trace, l3 decayed, l4 what it becomes
-  logic l0_valid, l1_valid, l2_valid, l3_valid, l4_valid, l0_active, l1_active, l2_active, l3_active;
-  logic [AX-1:0] l0_axon, l1_axon, l2_axon, l3_axon, l4_axon;
+  logic l0_valid, l1_valid, l2_valid, l3_valid, l4_valid, l0_active, l3_active;
+  logic [AX-1:0] l0_axon, l4_axon;
   logic [7:0] read, l2_pre, l3_pre, l4_pre, decayed;
   logic [8:0] more;
   logic push;
@@ -106,9 +103,9 @@ module nc_scan #(
   assign more = {1'b0, l3_pre} + {1'b0, inc_pre};
 
   always_ff @(posedge clk) begin
-    if (emit) begin
-      bits  <= learning ? bits >> 1 : rest;
-      index <= index + 5'd1;
+    if (move) begin
+      bits  <= skip ? bits >> 4 : bits >> 1;
+      index <= index + (skip ? 5'd4 : 5'd1);
       if (final_bit) have <= 1'b0;
     end
     if (load) begin
@@ -116,11 +113,9 @@ module nc_scan #(
       index <= 5'd0;
       {here_word, bits} <= {fifo_word, fifo_bits};
     end
-    {l0_valid, l0_active, l0_axon} <= {emit, bits[0], here_word, learning ? index : lowest};
-    {l1_valid, l1_active, l1_axon} <= {l0_valid, l0_active, l0_axon};
-    {l2_valid, l2_active, l2_axon, l2_pre} <= {l1_valid, l1_active, l1_axon, read};
-    {l3_valid, l3_active, l3_axon, l3_pre} <= {l2_valid, l2_active, l2_axon, decayed};
-    {l4_valid, l4_axon} <= {l3_valid, l3_axon};
+    {l0_valid, l0_active, l0_axon} <= {emit, bits[0], here_word, index};
+    {l4_valid, l3_valid, l2_valid, l1_valid} <= {l3_valid, l2_valid, l1_valid, l0_valid};
+    {l3_pre, l2_pre} <= {decayed, read};
     if (!l3_active) l4_pre <= l3_pre;
     else if (!add_pre) l4_pre <= inc_pre;
     else l4_pre <= more[8] ? 8'd255 : more[7:0];
@@ -131,6 +126,9 @@ module nc_scan #(
       axon_credit <= 4'd8;
     end
   end
+
+  nc_delay #(.WIDTH(AX), .STEPS(4)) axon_to_l4 (.clk, .rst, .d(l0_axon), .q(l4_axon));
+  nc_delay #(.WIDTH(1), .STEPS(3)) active_to_l3 (.clk, .rst, .d(l0_active), .q(l3_active));
 
   assign push = l4_valid && (!learning || l4_pre != 8'd0);
   assign bus_rdata = l2_pre;

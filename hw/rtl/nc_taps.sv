@@ -7,7 +7,7 @@ module nc_taps (
     input  logic [ 5:0] x,
     input  logic [ 9:0] base,       // in 64 words
     output logic        finished,   // one clock
-    // a tap: `count` + 1 weights from word `addr`, targets from `target` in steps of `step`
+    // a tap: `count` weights from word `addr`, targets from `target` in steps of `step`
     output logic        valid,
     input  logic        ready,
     output logic [15:0] addr,
@@ -51,7 +51,7 @@ module nc_taps (
 
   assign valid = state == TAP && row_counts && c_counts;
   assign target = row_base + c_shift;
-  assign count = cout - 10'd1;
+  assign count = cout;
 
   always_ff @(posedge clk) begin
     finished <= 1'b0;

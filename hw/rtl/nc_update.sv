@@ -68,7 +68,7 @@ module nc_update #(
 
   // --- issue
   logic issuing, go;
-  logic [NX-1:0] n0, n1, n2, n3, n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14;
+  logic [NX-1:0] n0, n12, n13, n14;
   logic [14:1] valid;
   assign go = issuing && may_issue;
   assign stalled = issuing && !may_issue;
@@ -84,10 +84,10 @@ module nc_update #(
       issuing <= 1'b1;
     end
     valid <= {valid[13:1], go};
-    {n1, n2, n3, n4, n5, n6, n7} <= {n0, n1, n2, n3, n4, n5, n6};
-    {n8, n9, n10, n11, n12, n13, n14} <= {n7, n8, n9, n10, n11, n12, n13};
+    {n13, n14} <= {n12, n13};
     if (rst) {issuing, valid} <= '0;
   end
+  nc_delay #(.WIDTH(NX), .STEPS(12)) numbers (.clk, .rst, .d(n0), .q(n12));
 
   // --- e2: state and parameters. u, v and refr share a RAM; the host writes a part by reading the rest first.
   logic [53:0] state_read, e2_state, state_bus, e14_state;
@@ -159,8 +159,9 @@ module nc_update #(
   nc_lutram #(.WIDTH(24), .DEPTH(TYPES)) item1_late (
       .clk, .we(item_we[1]), .waddr(type_waddr), .wdata(bus_wdata[23:0]), .raddr(e11_type), .rdata(vth)
   );
+  nc_delay #(.WIDTH(TX), .STEPS(8)) types (.clk, .rst, .d(e2_type), .q(e10_type));
+
   // --- e3: signs, magnitudes, factors. A neuron that rests keeps v: no decay, and nothing is added.
-  logic [TX-1:0] e3_type, e4_type, e5_type, e6_type, e7_type, e8_type, e9_type;
   logic [12:0] e3_keep_u, e3_keep_v;
   logic [23:0] e3_u, e3_v, e3_acc;
   logic e3_u_negative, e3_v_negative, e3_open, e3_hold;
@@ -175,7 +176,7 @@ module nc_update #(
       .y(decayed)
   );
   always_ff @(posedge clk) begin
-    e3_type <= e2_type;
+    e11_type <= e10_type;
     e3_hold <= e2_refr != 6'd0;
     e3_refr <= e2_refr - 6'd1;
     e3_keep_u <= 13'd4096 - du;
@@ -190,17 +191,27 @@ module nc_update #(
     e3_post <= learn && steps >= level && (any_level || over < {1'b0, level}) ? decayed : cell_post;
   end
 
+  // what is needed as it is further on
+  logic e5_u_negative, e5_v_negative, e5_open, e5_hold, e13_open;
+  logic [3:0] e5_ishift;
+  logic [19:0] e5_bias;
+  logic [5:0] e5_refr, e13_refr;
+  logic [7:0] e5_post, e13_post;
+  logic [23:0] e13_u;
+  nc_delay #(.WIDTH(42), .STEPS(2)) to_e5 (
+      .clk, .rst, .d({e3_u_negative, e3_v_negative, e3_open, e3_hold, e3_ishift, e3_bias, e3_refr, e3_post}),
+      .q({e5_u_negative, e5_v_negative, e5_open, e5_hold, e5_ishift, e5_bias, e5_refr, e5_post})
+  );
+  nc_delay #(.WIDTH(15), .STEPS(8)) to_e13 (
+      .clk, .rst, .d({e5_open, e5_refr, e5_post}), .q({e13_open, e13_refr, e13_post})
+  );
+
   // --- e4: products of halves, as no multiplier is 24 bits wide everywhere
   // verilator lint_off UNUSEDSIGNAL
   logic [24:0] e4_u_high, e4_u_low, e4_v_high, e4_v_low;
   logic signed [20:0] e4_in_high;
   // verilator lint_on UNUSEDSIGNAL
   logic [19:0] e4_in_low;
-  logic e4_u_negative, e4_v_negative, e4_open, e4_hold;
-  logic [3:0] e4_ishift;
-  logic [19:0] e4_bias;
-  logic [7:0] e4_post;
-  logic [5:0] e4_refr;
   always_ff @(posedge clk) begin
     e4_u_high <= e3_u[23:12] * e3_keep_u;
     e4_u_low <= e3_u[11:0] * e3_keep_u;
@@ -208,31 +219,22 @@ module nc_update #(
     e4_v_low <= e3_v[11:0] * e3_keep_v;
     e4_in_high <= $signed(e3_acc[23:12]) * $signed({1'b0, e3_gain});
     e4_in_low <= e3_acc[11:0] * e3_gain;
-    {e4_u_negative, e4_v_negative, e4_open, e4_hold} <= {e3_u_negative, e3_v_negative, e3_open, e3_hold};
-    {e4_ishift, e4_bias, e4_post, e4_refr, e4_type} <= {e3_ishift, e3_bias, e3_post, e3_refr, e3_type};
   end
 
   // --- e5: (|x| * keep) >> 12, and a * gain
   logic [23:0] e5_u, e5_v;
   logic signed [31:0] e5_in;
-  logic e5_u_negative, e5_v_negative, e5_open, e5_hold;
-  logic [3:0] e5_ishift;
-  logic [19:0] e5_bias;
-  logic [7:0] e5_post;
-  logic [5:0] e5_refr;
   always_ff @(posedge clk) begin
     e5_u <= e4_u_high[23:0] + {11'd0, e4_u_low[24:12]};
     e5_v <= e4_v_high[23:0] + {11'd0, e4_v_low[24:12]};
     e5_in <= {e4_in_high[19:0], 12'd0} + {12'd0, e4_in_low};
-    {e5_u_negative, e5_v_negative, e5_open, e5_hold} <= {e4_u_negative, e4_v_negative, e4_open, e4_hold};
-    {e5_ishift, e5_bias, e5_post, e5_refr, e5_type} <= {e4_ishift, e4_bias, e4_post, e4_refr, e4_type};
   end
 
-  // --- e6: the input shifted, held within 26 bits, which is beyond what u can leave unsaturated
+  // --- e6: the input shifted. Where it leaves 26 bits u saturates whatever it was.
   logic [31:0] spread;        // bits that differ from the sign
   logic [14:0] shifted_out;
   logic [25:0] shifted;
-  logic fits;
+  logic fits, e6_over, e6_in_negative;
   logic [25:0] e6_in;
   logic [23:0] e6_u;
   logic [24:0] e6_v;          // decayed, with the bias
@@ -240,9 +242,7 @@ module nc_update #(
   // verilator lint_off UNUSEDSIGNAL
   logic e6_carry, e7_carry, e11_carry;
   // verilator lint_on UNUSEDSIGNAL
-  logic e6_u_negative, e6_open, e6_hold;
-  logic [7:0] e6_post;
-  logic [5:0] e6_refr;
+  logic e6_u_negative, e6_hold;
   assign spread = e5_in ^ {32{e5_in[31]}};
   // bits 24 down to 10 are lost as the shift grows from 1 to 15; those above never fit
   always_comb begin
@@ -251,69 +251,65 @@ module nc_update #(
   assign fits = spread[31:25] == 7'd0 && shifted_out == 15'd0;
   assign shifted = e5_in[25:0] << e5_ishift;
   always_ff @(posedge clk) begin
-    e6_in <= fits ? shifted : {e5_in[31], {25{!e5_in[31]}}};
+    {e6_in, e6_over, e6_in_negative} <= {shifted, !fits, e5_in[31]};
     {e6_v, e6_carry} <= {{5{e5_bias[19]}}, e5_bias, 1'b1} + {{1'b0, e5_v} ^ {25{e5_v_negative}}, e5_v_negative};
-    {e6_u, e6_u_negative, e6_open, e6_hold} <= {e5_u, e5_u_negative, e5_open, e5_hold};
-    {e6_post, e6_refr, e6_type} <= {e5_post, e5_refr, e5_type};
+    {e6_u, e6_u_negative, e6_hold} <= {e5_u, e5_u_negative, e5_hold};
   end
 
   // --- e7, e8: u
   logic [26:0] e7_u;
-  logic [24:0] e7_v, e8_v;
-  logic [23:0] e8_u;
-  logic e7_open, e7_hold, e8_open, e8_hold, e8_saturated, u_fits;
-  logic [7:0] e7_post, e8_post;
-  logic [5:0] e7_refr, e8_refr;
-  assign u_fits = (e7_u[26:23] == 4'b0000 || e7_u[26:23] == 4'b1111) && e7_u[23:0] != 24'h800000;
+  logic [24:0] e8_v;
+  logic [23:0] e8_u, e8_more;  // what v gets of it: nothing where the neuron rests
+  logic e7_hold, e7_over, e7_in_negative, e8_hold, e8_saturated, u_fits, u_negative;
+  assign u_negative = e7_over ? e7_in_negative : e7_u[26];
+  assign u_fits = !e7_over && (e7_u[26:23] == 4'b0000 || e7_u[26:23] == 4'b1111) && e7_u[23:0] != 24'h800000;
   always_ff @(posedge clk) begin
     {e7_u, e7_carry} <= {e6_in[25], e6_in, 1'b1} + {{3'd0, e6_u} ^ {27{e6_u_negative}}, e6_u_negative};
-    {e7_v, e7_open, e7_hold, e7_post, e7_refr, e7_type} <= {e6_v, e6_open, e6_hold, e6_post, e6_refr, e6_type};
-    e8_u <= u_fits ? e7_u[23:0] : e7_u[26] ? BOTTOM : TOP;
+    {e7_hold, e7_over, e7_in_negative} <= {e6_hold, e6_over, e6_in_negative};
+    e8_u <= u_fits ? e7_u[23:0] : u_negative ? BOTTOM : TOP;
+    e8_more <= e7_hold ? 24'd0 : u_fits ? e7_u[23:0] : u_negative ? BOTTOM : TOP;
     e8_saturated <= !u_fits;
-    {e8_v, e8_open, e8_hold, e8_post, e8_refr, e8_type} <= {e7_v, e7_open, e7_hold, e7_post, e7_refr, e7_type};
+    e8_hold <= e7_hold;
   end
+  nc_delay #(.WIDTH(25), .STEPS(2)) v_to_e8 (.clk, .rst, .d(e6_v), .q(e8_v));
+
+  nc_delay #(.WIDTH(24), .STEPS(5)) u_to_e13 (.clk, .rst, .d(e8_u), .q(e13_u));
 
   // --- e9, e10: v
   logic [25:0] e9_v;
-  logic [23:0] e9_u, e10_u, e10_v;
-  logic e9_open, e9_hold, e9_saturated, e10_open, e10_hold, e10_saturated, v_fits;
-  logic [7:0] e9_post, e10_post;
-  logic [5:0] e9_refr, e10_refr;
+  logic [23:0] e10_v;
+  logic e9_hold, e9_saturated, e10_hold, e10_saturated, v_fits;
   assign v_fits = e9_hold || ((e9_v[25:23] == 3'b000 || e9_v[25:23] == 3'b111) && e9_v[23:0] != 24'h800000);
   always_ff @(posedge clk) begin
-    e9_v <= {e8_v[24], e8_v} + (e8_hold ? 26'd0 : {{2{e8_u[23]}}, e8_u});
-    {e9_u, e9_open, e9_hold, e9_post, e9_refr, e9_type} <= {e8_u, e8_open, e8_hold, e8_post, e8_refr, e8_type};
+    e9_v <= {e8_v[24], e8_v} + {{2{e8_more[23]}}, e8_more};
+    e9_hold <= e8_hold;
     e9_saturated <= e8_saturated;
     e10_v <= v_fits ? e9_v[23:0] : e9_v[25] ? BOTTOM : TOP;
     e10_saturated <= e9_saturated || !v_fits;
-    {e10_u, e10_open, e10_hold, e10_post, e10_refr, e10_type} <= {e9_u, e9_open, e9_hold, e9_post, e9_refr, e9_type};
+    e10_hold <= e9_hold;
   end
 
   // --- e11, e12: the linear leak, towards 0 and not past it
   logic [24:0] e11_v;
-  logic [23:0] e11_u, e12_u, e12_v, e12_vth;
-  logic e11_negative, e11_open, e11_hold, e11_saturated, e12_open, e12_hold, e12_saturated, e12_soft;
-  logic [7:0] e11_post, e12_post;
-  logic [5:0] e11_refr, e12_refr, e12_refr_of_type;
+  logic [23:0] e12_v, e12_vth;
+  logic e11_negative, e11_hold, e11_saturated, e12_hold, e12_saturated, e12_soft;
+  logic [5:0] e12_refr_of_type;
   logic [19:0] loss;
   assign loss = e10_hold ? 20'd0 : leak;
   always_ff @(posedge clk) begin
     {e11_v, e11_carry} <= {e10_v[23], e10_v, 1'b1} + {{5'd0, loss} ^ {25{!e10_v[23]}}, !e10_v[23]};
     e11_negative <= e10_v[23];
-    {e11_u, e11_open, e11_hold, e11_saturated, e11_post, e11_refr, e11_type} <=
-        {e10_u, e10_open, e10_hold, e10_saturated, e10_post, e10_refr, e10_type};
+    {e11_hold, e11_saturated} <= {e10_hold, e10_saturated};
     e12_v <= e11_negative == e11_v[24] ? e11_v[23:0] : 24'd0;
     {e12_vth, e12_soft, e12_refr_of_type} <= {vth, subtract, refr_of_type};
-    {e12_u, e12_open, e12_hold, e12_saturated, e12_post, e12_refr} <=
-        {e11_u, e11_open, e11_hold, e11_saturated, e11_post, e11_refr};
+    {e12_hold, e12_saturated} <= {e11_hold, e11_saturated};
   end
 
   // --- e13, e14: fire and reset
   logic [24:0] e13_rest;
-  logic [23:0] e13_u, e13_v;
-  logic e13_open, e13_hold, e13_saturated, e13_soft, e14_fired, fire, rest_fits;
-  logic [7:0] e13_post;
-  logic [5:0] e13_refr, e13_refr_of_type;
+  logic [23:0] e13_v;
+  logic e13_hold, e13_saturated, e13_soft, e14_fired, fire, rest_fits;
+  logic [5:0] e13_refr_of_type;
   logic [8:0] more;
   logic [15:0] route_read;
   logic [30:0] earlier;
@@ -323,8 +319,7 @@ module nc_update #(
   assign more = {1'b0, e13_post} + {1'b0, inc_post};
   always_ff @(posedge clk) begin
     e13_rest <= {e12_v[23], e12_v} - {e12_vth[23], e12_vth};
-    {e13_u, e13_v, e13_open, e13_hold, e13_saturated, e13_soft, e13_post, e13_refr, e13_refr_of_type} <=
-        {e12_u, e12_v, e12_open, e12_hold, e12_saturated, e12_soft, e12_post, e12_refr, e12_refr_of_type};
+    {e13_v, e13_hold, e13_saturated, e13_soft, e13_refr_of_type} <= {e12_v, e12_hold, e12_saturated, e12_soft, e12_refr_of_type};
 
     e14_state[23:0] <= e13_u;
     e14_state[47:24] <= !fire ? e13_v : !e13_soft ? 24'd0 : rest_fits ? e13_rest[23:0] : TOP;

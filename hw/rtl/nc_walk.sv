@@ -31,7 +31,6 @@ module nc_walk #(
     output logic          op_header,
     output logic [   1:0] op_kind,
     output logic          op_half,
-    output logic          op_last,
     output logic [  15:0] op_addr,
     output logic [   9:0] op_target,
     output logic [   7:0] op_weight,
@@ -173,7 +172,6 @@ module nc_walk #(
   assign op_header = header;
   assign op_kind = kind;
   assign op_half = half;
-  assign op_last = last;
   assign op_addr = addr;
   assign op_target = target;
   assign op_weight = weight;
@@ -181,39 +179,39 @@ module nc_walk #(
   assign op_rule = run_rule;
   assign op_pre = run_pre;
 
+  // One adder each, which also loads: what is added is 0 then, or the two halves of the header.
+  logic [10:0] left_from, left_more;
+  logic [15:0] addr_from, addr_more;
+  logic [9:0] target_from, target_more;
+  logic step_left, step_addr;
+  always_comb begin
+    step_left = !header && (!learning || kind == SPARSE || half);
+    step_addr = learning ? step_left : header || kind == SPARSE || half;
+    left_from = !free ? left : {1'b0, run ? row[19:10] : tap_count};
+    addr_from = !free ? addr : run ? row[35:20] : tap_addr;
+    target_from = !free ? target : run ? row[27:18] : tap_target;
+    if (free && !run) left_more = -11'd1;
+    else if (free) left_more = {9'd0, learning && fmt == FMT_DENSE, 1'b0};
+    else if (!step_left) left_more = 11'd0;
+    else left_more = !learning ? -11'd1 : kind == SPARSE ? -11'd4 : -11'd8;
+    addr_more = {13'd0, !free && step_addr && learning, 1'b0, !free && step_addr && !learning};
+    target_more = free || header ? 10'd0 : step;
+  end
+
   always_ff @(posedge clk) begin
-    if (valid) begin
-      header <= 1'b0;
-      if (header) begin
-        if (!learning) addr <= addr + 16'd1;
-      end else if (!learning) begin
-        left <= left - 11'd1;
-        half <= (kind == DENSE || kind == CONV) && !half;
-        addr <= addr + {15'd0, kind == SPARSE || half};
-        target <= target + step;
-      end else if (kind == SPARSE) begin
-        left <= left - 11'd4;
-        addr <= addr + 16'd4;
-      end else begin
-        half <= !half;
-        if (half) begin
-          left <= left - 11'd8;
-          addr <= addr + 16'd4;
-          first_group <= 1'b0;
-        end
-      end
-    end
+    left <= left_more + left_from;
+    if (free && run && fmt == FMT_ONE) left <= 11'd0;
+    addr <= addr_more + addr_from;
+    target <= target_more + target_from;
+    header <= 1'b0;
+    half <= !header && (learning ? kind != SPARSE : kind == DENSE || kind == CONV) && !half;
+    if (half) first_group <= 1'b0;
     if (free) begin
       valid <= load;
       header <= run && fmt == FMT_DENSE;
       half <= 1'b0;
       first_group <= 1'b1;
       kind <= !run ? CONV : fmt == FMT_SPARSE ? SPARSE : fmt == FMT_DENSE ? DENSE : ONE;
-      addr <= run ? row[35:20] : tap_addr;
-      left <= {1'b0, run ? row[19:10] : tap_count};
-      if (run && fmt == FMT_ONE) left <= 11'd0;
-      if (learning && fmt == FMT_DENSE) left <= {1'b0, row[19:10]} + 11'd2;
-      target <= run ? row[27:18] : tap_target;
       step <= tap_step;
       weight <= row[17:10];
       shift <= row[6:4];

@@ -56,7 +56,7 @@ class Deliver:
         self.dut.fired_we.value = 0
 
     async def op(self, **fields) -> None:
-        given = dict(header=0, kind=ONE, half=0, last=0, addr=0, target=0, weight=0, shift=0, rule=0, pre=0, lanes=0)
+        given = dict(header=0, kind=ONE, half=0, addr=0, target=0, weight=0, shift=0, rule=0, pre=0, lanes=0)
         for name, value in (given | fields).items():
             getattr(self.dut, f"op_{name}").value = value
         self.dut.op_valid.value = 1
@@ -89,7 +89,7 @@ class Deliver:
             target, weight = self.words[word] >> 8, signed(self.words[word], 8)
             self.add(target, weight, shift)
             self.change(word, 0, rule, self.amount(rule, self.post[target % N], False), False)
-            await self.op(kind=SPARSE, addr=word, shift=shift, rule=rule, last=word == base + length - 1)
+            await self.op(kind=SPARSE, addr=word, shift=shift, rule=rule)
 
     async def dense(self, base: int, length: int, shift: int, rule: int) -> None:
         await self.op(kind=DENSE, header=1, addr=base, shift=shift, rule=rule)
@@ -98,7 +98,7 @@ class Deliver:
             word, low, target = base + 1 + i // 2, i % 2 * 8, (first + i) % N
             self.add(target, signed(self.words[word] >> low, 8), shift)
             self.change(word, low, rule, self.amount(rule, self.post[target], False), False)
-            await self.op(kind=DENSE, addr=word, half=i % 2, shift=shift, rule=rule, last=i == length - 1)
+            await self.op(kind=DENSE, addr=word, half=i % 2, shift=shift, rule=rule)
 
     async def learn_sparse(self, base: int, length: int, rule: int, pre: int) -> None:
         for group in range(0, length, 4):
@@ -124,12 +124,12 @@ class Deliver:
                 await self.op(kind=DENSE, addr=base + group, half=half, rule=rule, pre=pre, lanes=lanes)
 
     async def check(self) -> None:
-        await ClockCycles(self.dut.clk, 12)
+        await ClockCycles(self.dut.clk, 16)
         assert not self.dut.working.value
         self.dut.bus_active.value = 1
         for address, word in enumerate(self.words):
             self.dut.bus_addr.value = address
-            await ClockCycles(self.dut.clk, 4)
+            await ClockCycles(self.dut.clk, 7)
             assert int(self.dut.words_rdata.value) == word, f"word {address}"
         for n in range(N):
             self.dut.bus_addr.value = n
@@ -142,10 +142,11 @@ class Deliver:
 
 async def prepared(dut, name: str) -> Deliver:
     rng = numbers(name)
-    names = "learning op_valid op_header op_kind op_half op_last op_addr op_target op_weight op_shift op_rule op_pre "
-    names += "op_lanes gate_neuron update cell_raddr cell_we cell_waddr cell_wpost fired_we fired_waddr fired_wdata "
-    names += "bus_active bus_addr bus_wdata words_we acc_we post_we rules_we zero_we"
+    names = "delivering learning op_valid op_header op_kind op_half op_addr op_target op_weight op_shift op_rule "
+    names += "op_pre op_lanes gate_neuron update cell_raddr cell_we cell_waddr cell_wpost fired_we fired_waddr "
+    names += "fired_wdata bus_active bus_addr bus_wdata words_we acc_we post_we rules_we zero_we"
     await start(dut, **dict.fromkeys(names.split(), 0))
+    dut.delivering.value = 1
     bench = Deliver(dut, rng)
     cocotb.start_soon(bench.count())
     return bench

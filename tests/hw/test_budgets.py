@@ -22,7 +22,7 @@ def built(board, sizes):
 
 
 def test_one_core_on_7_series(tmp_path) -> None:
-    """Less than 2,500 look-up tables of logic, 3,000 with those that are RAM and shift registers; 45 block RAMs."""
+    """Less than 2,500 look-up tables, those that are RAM, shift registers and inverters among them; 45 block RAMs."""
     if version_of(YOSYS) is None:
         pytest.skip(f"needs {YOSYS.name}: pip install {YOSYS.name}=={YOSYS.version}")
     for path in rtl_sources():
@@ -39,14 +39,14 @@ def test_one_core_on_7_series(tmp_path) -> None:
     (tmp_path / "core.ys").write_text(script)
     run_tool("yosys", ["-q", "-s", "core.ys"], tmp_path)
     cells = stat_of(tmp_path / "stat.json", "nc_core")
-    used, logic = netlist_of("xc7", cells), sum(cells.get(f"LUT{n}", 0) for n in range(1, 7))
-    assert logic < 2500 and used["LUT"] < 3000 and used["BRAM"] <= 45, (logic, used)
+    used = netlist_of("xc7", cells)
+    assert used["LUT"] < 2500 and used["BRAM"] < 45, (used, cells)
 
 
 def test_four_cores_on_the_ulx3s() -> None:
     """4 * 1,024 neurons and 4 * 32,768 synapses, routed at 80 MHz for speed grade 6."""
     board = BOARDS["ulx3s"]
-    assert board.sizes == Sizes(words=32768, x=2, y=2) and "6" in board.route
+    assert board.sizes == Sizes(axons=1024, words=32768, x=2, y=2) and "6" in board.route
     result = built(board, board.sizes)
     assert missed(result) is None, result["clocks"]
     assert max(clock["achieved_mhz"] for clock in result["clocks"]) >= 80.0

@@ -11,8 +11,13 @@ SMALL = {"N": 64}
 @pytest.mark.parametrize(
     ("module", "top", "parts", "parameters"),
     [
-        ("bench_deliver", "nc_deliver", ("nc_ram", "nc_lutram", "nc_bits", "nc_lane"), SMALL | {"W": 256}),
-        ("bench_update", "nc_update", ("nc_ram", "nc_lutram", "nc_decay"), SMALL | {"TYPES": 16}),
+        (
+            "bench_deliver",
+            "nc_deliver",
+            ("nc_ram", "nc_lutram", "nc_bits", "nc_delay", "nc_change", "nc_lane", "nc_words"),
+            SMALL | {"W": 256},
+        ),
+        ("bench_update", "nc_update", ("nc_ram", "nc_lutram", "nc_decay", "nc_delay"), SMALL | {"TYPES": 16}),
         ("bench_pending", "nc_pending", ("nc_ram",), {"A": 64}),
     ],
 )
