@@ -68,10 +68,10 @@ class NaiveLink:
         pass
 
 
-def simulated(bits: bool = False, faults: Faults | None = None, **options: int) -> SimulatedLink:
+def simulated(bits: bool = False, faults: Faults | None = None, sizes: Sizes = SIZES, **options: int) -> SimulatedLink:
     """The RTL in this process; skips where the tools for it are missing."""
     try:
-        return SimulatedLink(SIZES, bits, faults, **options)
+        return SimulatedLink(sizes, bits, faults, **options)
     except ToolNotFound as missing:
         pytest.skip(str(missing))
 
@@ -80,11 +80,12 @@ START = "import sys; from nmc.cli import main; sys.exit(main())"
 
 
 @contextlib.contextmanager
-def virtual_board(*options: str) -> Iterator[str]:
-    """`nmc board --rtl` of the test's sizes in a process of its own; gives the port."""
-    simulated(bits="--byte-level" not in options).close()  # builds it, or skips
-    sizes = ["--neurons", str(SIZES.neurons), "--axons", str(SIZES.axons), "--words", str(SIZES.words)]
-    command = [sys.executable, "-c", START, "board", "--rtl", "--json", "--until-input-ends", *sizes, *options]
+def virtual_board(*options: str, sizes: Sizes = SIZES) -> Iterator[str]:
+    """`nmc board --rtl` in a process of its own; gives the port."""
+    simulated(bits="--byte-level" not in options, sizes=sizes).close()  # builds it, or skips
+    numbers = {"neurons": sizes.neurons, "axons": sizes.axons, "words": sizes.words, "mesh": f"{sizes.x}x{sizes.y}"}
+    given = [text for name, value in numbers.items() for text in (f"--{name}", str(value))]
+    command = [sys.executable, "-c", START, "board", "--rtl", "--json", "--until-input-ends", *given, *options]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stdout and process.stderr and process.stdin
@@ -107,8 +108,13 @@ def run_nmc(*arguments: object, seconds: float = 120) -> subprocess.CompletedPro
     return subprocess.run(command, capture_output=True, text=True, timeout=seconds)
 
 
-def small_program(seed: int) -> Program:
-    """A random network on one core of the test's sizes."""
+def small_target() -> Target:
+    """One core of the test's sizes."""
     base = load_target("neurocore-1").model_dump(mode="json", by_alias=True)
     base["core"]["neurons"]["value"], base["core"]["synapse_words"]["value"] = SIZES.neurons, SIZES.words
-    return random_program(seed, Target.model_validate(base))
+    return Target.model_validate(base)
+
+
+def small_program(seed: int) -> Program:
+    """A random network on one core of the test's sizes."""
+    return random_program(seed, small_target())

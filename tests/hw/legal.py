@@ -11,7 +11,7 @@ from nmc_compiler.neurocore.items import DELAY, DENSE, DESCRIPTORS, SPARSE, pack
 def legal(image: Image) -> tuple[Image, np.ndarray]:
     """The image with rows moved and events turned away where cores learn; for each axon the one to inject for it.
 
-    Rows with a rule lie in the upper half of the words one behind the other, all others in the lower half.
+    Rows with a rule lie in the upper half of the words, all over it where there is room, all others in the lower half.
     """
     memories = {mem: items.copy() for mem, items in image.memories.items()}
     good = np.ones(image.sizes.axons, bool)
@@ -41,7 +41,7 @@ def _fields(row: int) -> tuple[int, int, int, int]:
 
 
 def _move_rows(rows: np.ndarray, words: int) -> None:
-    free = words // 2
+    free, apart = words // 2, words // 2 // rows.size
     for i, row in enumerate(map(int, rows)):
         fmt, rule, length, base = _fields(row)
         if fmt == 3:  # at most 125 words
@@ -51,7 +51,7 @@ def _move_rows(rows: np.ndarray, words: int) -> None:
         size = length if fmt == SPARSE else 1 + (length + 1) // 2
         if rule and free + size <= words:
             rows[i] = row & ~(0xFFFF << 20) | free << 20
-            free += -(-size // 4) * 4
+            free += max(-(-size // 4) * 4, apart if apart >= 64 else 0)
         else:
             rows[i] = row & ~(7 << 7 | 0xFFFF << 20) | base % (words // 2 - size) << 20
 

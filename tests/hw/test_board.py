@@ -12,7 +12,6 @@ from nmc_emulator.neurocore import Machine
 from nmc_emulator.neurocore.machines import machine_of
 from nmc_hw.flash import compare, flash, holds, pieces, steps_of
 from nmc_hw.link.board import Board
-from nmc_hw.link.simulated import Faults
 
 HARDWARE_ONLY = (4, 5, 12)  # counters of clocks
 
@@ -124,36 +123,3 @@ def test_a_wrong_item_is_found(board: Board) -> None:
         compare(board, image)
     with pytest.raises(LinkError, match=r"does not hold this image: core 0, synapse words, items 0 to 63 differ; wr"):
         holds(board, image)
-
-
-def session(seed: int) -> str:
-    """Program and run over a line that harms three percent of all bytes: what became of it."""
-    image = image_of(12)
-    link = simulated(faults=Faults(0.01, 0.01, 0.01, seed))
-    said = "right"
-    try:
-        board = Board(link)
-        flash(board, image, verify=False)
-        spikes = [board.step().tolist() for _ in range(4)]
-    except LinkError as error:
-        assert str(error).startswith("simulated board: ")
-        said = "error"
-    link.library.nc_faults(link.device, 0.0, 0.0, 0.0, 1)
-    judge = Board(link)
-    if said == "right":
-        machine = Machine(image)
-        assert spikes == [machine.step().tolist() for _ in range(4)]
-        for memory in machine.memories[:15]:
-            assert judge.read(0, memory.id).tolist() == machine.read(0, memory.id).tolist(), memory.name
-    link.close()
-    return said
-
-
-def test_faults_on_the_line_never_make_a_wrong_memory() -> None:
-    assert session(1) == "right"
-
-
-@pytest.mark.slow
-def test_a_hundred_sessions_on_a_bad_line() -> None:
-    said = [session(seed) for seed in range(100, 200)]
-    assert said.count("right") >= 95

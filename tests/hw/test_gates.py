@@ -5,12 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_core_fuzz import SIZES, run_both
+from test_core_fuzz import run_both
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "neurocore"))
 
 from naive_core import Naive
 
+from nmc_compiler.neurocore import Sizes
 from nmc_hw import sim, verilate
 from nmc_hw.sim import PARTS, mesh_parameters
 from nmc_hw.synth import SYNTHESIS
@@ -18,6 +19,8 @@ from nmc_hw.synth_tools import YOSYS, run_tool, version_of
 from nmc_hw.verilate import TOOL, find_verilator, rtl_sources
 
 pytestmark = pytest.mark.slow
+
+SIZES = Sizes(neurons=64, axons=64, words=256, types=2, geoms=2)
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +48,15 @@ def gates(tmp_path_factory):
     netlist = [folder / "netlist.v", model]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verilate, "CACHE", folder / "built")
+        patch.setattr(verilate, "OPTIMISE", "-O0")
         patch.setattr(sim, "built", lambda top, _, __, cpp, shared: verilate.built(top, {}, netlist, cpp, shared))
         sim._library.cache_clear()
         yield
         sim._library.cache_clear()
 
 
-@pytest.mark.parametrize(("seed", "learn"), [(0, 0), (1, 1), (2, 1)])
+@pytest.mark.parametrize(("seed", "learn"), [(17, 0), (36, 0), (7, 1), (15, 1), (31, 1)])
 def test_the_netlist_does_what_the_twin_does(gates, seed, learn) -> None:
     counts = run_both(Naive, seed, SIZES, learn, steps=8)
     assert counts[0] > 0 and counts[2] > 0  # SynOps and spikes
+    assert not learn or (counts[8] > 0 and counts[9] > 0)  # weights lowered and raised

@@ -16,8 +16,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from random_images import random_image
 
 
+def still(image):
+    """Learning is off: rows with a rule may share words."""
+    image.memories[14][:, 1] = 0
+    return image
+
+
 def test_an_image_comes_back_as_it_was(tmp_path):
-    image = random_image(3)
+    image = still(random_image(3))
     digest = save_image(image, tmp_path)
     loaded = load_image(tmp_path)
     assert digest == image_digest(image) == image_digest(loaded)
@@ -78,8 +84,69 @@ def test_images_that_break_their_rules(image, text):
     assert str(error.value) == text
 
 
+def learning(rows, inputs=(0,), words=(), learn=1, **other):
+    """An image of one core that learns, with such rows; events come to the axons of ``inputs``."""
+    sizes, made = (
+        Sizes(neurons=64, axons=64, words=64),
+        {m.id: np.zeros((1, m.items), np.uint64) for m in memories(Sizes(64, 64, 64))},
+    )
+    made[1][0, : len(rows)], made[0][0, : len(words)], made[14][0, 1] = rows, words, learn
+    for mem, place, item in other.values():
+        made[mem][0, place] = item
+    table = np.array([[0, soma, 0, axon] for soma, axon in enumerate(inputs)], np.int32).reshape(-1, 4)
+    return Image(sizes, {mem: made[mem] for mem in range(15)}, inputs=table)
+
+
+def plastic(base, length, fmt=it.DENSE, more=0, rule=1):
+    return int(it.descriptor(fmt, base=base, len=length, rule=rule, more=more))
+
+
+CHAINS = "is in the chains of 2 axons that have events"
+SHARES = "shares some of its words {} with another row"
+TO_1 = it.pack(it.ROUTE, axon=1, cores=1)
+TO_1_LATER = int(it.descriptor(it.DELAY, axon=1, d=3))
+TWICE = it.sparse_words([1, 2, 1, 4], 0)
+TWO = [plastic(0, 6, more=1), plastic(4, 8)]  # words 0 to 3 and 4 to 8
+FOURS = it.sparse_words([1, 2, 3, 4], [5, 6, 7, 8])
+
+
+@pytest.mark.parametrize(
+    ("image", "row", "text"),
+    [
+        (learning([plastic(2, 6)]), 0, "begins at word 2, which is no multiple of 4"),
+        (learning([plastic(0, 7, more=1), plastic(4, 8)]), 0, SHARES.format("0 to 4")),
+        (learning([plastic(0, 6), plastic(3, 2, rule=0)], (0, 1)), 0, SHARES.format("0 to 3")),
+        (learning([plastic(60, 8), plastic(0, 2, rule=0)], (0, 1)), 0, SHARES.format("60 to 64")),
+        (learning(TWO, (0, 1)), 1, CHAINS),
+        (learning(TWO, route=(3, 9, TO_1)), 1, CHAINS),
+        (learning(TWO, trace=(11, 1, 1)), 1, CHAINS),
+        (learning(TWO, pending=(12, 2 * 3, 2)), 1, CHAINS),
+        (learning([*TWO, TO_1_LATER], (0, 2)), 1, CHAINS),
+        (learning([plastic(0, 4, it.SPARSE)], words=TWICE), 0, "names a target twice"),
+        (learning([plastic(0, 65)]), 0, "names a target twice"),
+    ],
+)  # fmt: skip
+def test_rows_that_learn_share_nothing(image, row, text):
+    with pytest.raises(VerifyError) as error:
+        check_image(image)
+    assert str(error.value) == f"image: core 0, row {row} has a rule and {text}; the core would learn wrongly"
+
+
+def test_rows_that_may_learn():
+    kernel = int(it.descriptor(it.CONV, base64=0))  # of no taps
+    for fine in (
+        learning(TWO),
+        learning(TWO, (1,)),  # a chain that begins in the middle of one without events
+        learning([plastic(0, 4, it.SPARSE), plastic(4, 1), kernel], (0, 1, 2), FOURS),
+        learning([plastic(2, 6), plastic(2, 6)], (0, 1), learn=0),
+        learning([plastic(0, 6), plastic(0, 6)], (0,)),  # nothing ever reaches the second
+        learning([plastic(2, 6, rule=0)] * 2, (0, 1)),
+    ):
+        check_image(fine)
+
+
 def test_damaged_files_are_refused(tmp_path):
-    save_image(random_image(0), tmp_path)
+    save_image(still(random_image(0)), tmp_path)
     arrays = tmp_path / "image.safetensors"
     data = arrays.read_bytes()
     arrays.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
