@@ -13,6 +13,7 @@ from nmc_compiler.graph.types import Kind
 from nmc_compiler.passes.gates import input_gain
 
 GRAIN = 6  # vth and currents are in units of 2^6 membrane units
+STREAM_BITS = 24  # below a count where potentials live on without end
 ROUNDING = 2.0**-21  # a few units in the last place of float32, in which models are trained: closer is a tie
 
 
@@ -128,12 +129,12 @@ def lif_on_counts(
     kappa, (dv, exact) = kept or (input_gain(node), decay_constant(node))
     k = float(node.attr("theta")) / (kappa * step)
     halvings = halvings_of(dv, exact)
-    wanted = (2 if halvings is None else halvings) * (timesteps - 1)
+    wanted = (2 if halvings is None else halvings) * (timesteps - 1) if timesteps else STREAM_BITS
     first = first_above(k, node.attr("compare"))
     shift = min(wanted, room_for(node, bound.of(first) + math.ceil(first * (4096 - dv) / 4096), 0, current_max))
     scaled, tie = _settled(k * 2**shift)
     clear = not tie or _short(step, node.attr("theta"), node.attr("gain", 1.0))
-    exact = halvings is not None and shift >= wanted and clear
+    exact = halvings is not None and (shift >= wanted and timesteps > 0 or halvings == 0) and clear
     remark = (
         ""
         if exact
