@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zoo
 
 from nmc.formula import FormulaEnergy, FormulaRow, formula
 from nmc_compiler.errors import UsageError
 from nmc_compiler.frontends.checkpoint import FAMILIES
 from nmc_compiler.frontends.config import parse_config
 from nmc_compiler.graph import label
-from tests import zoo
 
 LOG = "energy_consumption_of_Spikingformer-8-512_log.txt"
 ROW = r"\('([^']+)', \w+\(.*?array\(\[([^\]]+)\]\)\)"

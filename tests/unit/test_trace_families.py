@@ -17,6 +17,10 @@ from nmc_compiler.frontends.checkpoint import FAMILIES, import_checkpoint
 from nmc_compiler.frontends.config import parse_config
 from nmc_compiler.graph.canonical import canonical
 from nmc_compiler.graph.text import to_text
+from nmc_compiler.options import CompileOptions
+from nmc_compiler.passes.pipeline import compile_graph
+from nmc_compiler.passes.report import ConversionReport
+from nmc_compiler.target import load_target
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install '.[torch]'")
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
@@ -56,6 +60,20 @@ def test_a_trained_network_of_the_zoo(name: str) -> None:
     family = import_checkpoint(folder / "model.pt").graph
     traced = nmc.trace(net.eval(), (1, *family.sources[0].type.shape), timesteps=family.timesteps)
     assert text(traced.graph) == text(family)
+
+
+def test_a_ring_of_zeros_is_a_ring() -> None:
+    """A RepConv whose first norm gives 0 for 0 pads with zeros, as any padding does; the graph keeps it foldable."""
+    net = zoo.train_zoo.load_net("sdt_v2").build().eval()
+    shape = import_checkpoint(zoo.ZOO / "sdt_v2" / "model.pt").graph.sources[0].type.shape
+    for norm in (m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        torch.nn.init.zeros_(norm.running_mean)
+        torch.nn.init.zeros_(norm.bias)
+    traced = nmc.trace(net, (1, *shape), timesteps=2).graph
+    rings = [n for n in traced if n.op == "pad2d"]
+    assert rings and not any(n.op == "take" for n in traced)
+    assert not any(traced.tensor(n, "value").any() for n in rings)
+    compile_graph(traced, load_target("loihi2"), CompileOptions(), ConversionReport())
 
 
 @pytest.mark.parametrize("name", ["sdt_v1", "spikformer", "sdt_v3"])

@@ -17,6 +17,7 @@ from nmc_compiler.graph.registry import op_spec
 from nmc_compiler.graph.types import AttrValue, Kind
 
 TRACE = "trace"  # evidence
+PLAIN_NORM = {"weight": 1.0, "bias": 0.0, "mean": 0.0, "var": 1.0}  # what a batch norm has not
 GRAPH_OPS = ("conv2d", "reshape", "take", "maxpool2d", "sumpool2d", "attn", "pad2d")  # as they are
 NEURONS = ("stateful", "stateless")
 
@@ -128,6 +129,10 @@ class Emitter:
         operands: list[Use | str] = [self.use(r) for r in node.operands]
         if node.op == "add" and not node.is_event:
             operands = [self.current(r) for r in node.operands]
+        pad = self._ring_of_zeros(node) if node.op == "take" else None
+        if pad is not None:
+            zeros = self._attr(self._tensor_of(np.zeros(node.shape[0]), "zeros"))
+            return self.add(node, "pad2d", *operands, pad=pad, value=zeros)
         if node.op in GRAPH_OPS or node.op == "add":
             attrs |= {"shape": node.shape} if node.op in ("take", "reshape") else {}
             return self.add(node, node.op, *operands, name=node.module if node.op == "conv2d" else "", **attrs)
@@ -140,6 +145,22 @@ class Emitter:
             "mul": self._mul,
             "const": self._const,
         }[node.op](node, name)
+
+    def _ring_of_zeros(self, node: Node) -> tuple[int, int] | None:
+        """Padding of a batch norm that gives 0 for 0: the ring of a RepConv whose numbers happen to be zeros."""
+        inner = self.nodes[node.operands[0].node]
+        if len(node.operands) != 1 or node.operands[0].lag or inner.op != "batch_norm":
+            return None
+        (py, odd_y), (px, odd_x) = (divmod(n - m, 2) for n, m in zip(node.shape[1:], inner.shape[1:], strict=True))
+        if odd_y or odd_x or min(py, px) < 0 or py + px == 0 or node.shape[0] != inner.shape[0]:
+            return None
+        padded = np.full(node.shape, -1, np.int64)
+        inside = (slice(py, node.shape[1] - py), slice(px, node.shape[2] - px))
+        padded[:, *inside] = np.arange(np.prod(inner.shape)).reshape(inner.shape)
+        known = {k: inner.attr(k).array if inner.attr(k) is not None else d for k, d in PLAIN_NORM.items()}
+        zero = known["bias"] - known["mean"] * known["weight"] / np.sqrt(known["var"] + inner.attr("eps"))
+        same = np.array_equal(padded.reshape(-1), node.attr("index").array)
+        return (py, px) if same and not np.any(zero) else None
 
     def _scale(self, node: Node, name: str) -> str:
         return self.add(node, "scale", self.use(node.operands[0]), factor=node.attr("by"))
