@@ -139,7 +139,7 @@ def test_a_board_behind_a_socket() -> None:
         with client:
             while data := client.recv(4096):
                 board.write(data)
-                while answer := board.read(0):
+                while answer := board.read(0.01):  # of the board: until it has answered
                     client.sendall(answer)
 
     thread = threading.Thread(target=serve, daemon=True)
