@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -18,9 +19,10 @@ from nmc.calibration import SAMPLES, compared, read_calibration
 from nmc.clouds import calibration_of, coder_of, holds_points, read_clouds
 from nmc.importing import ModelOptions, import_model
 from nmc.traced import trace
-from nmc_compiler.errors import UsageError
+from nmc_compiler.errors import CapacityError, LoweringError, UsageError
 from nmc_compiler.fitting import fit
 from nmc_compiler.frontends.checkpoint import Imported
+from nmc_compiler.frontends.trace.tape import STREAM
 from nmc_compiler.graph import Graph
 from nmc_compiler.graph.interpret import interpret
 from nmc_compiler.options import CompileOptions
@@ -105,10 +107,11 @@ def compile(  # the name users look for
     notes = [_without_folders(note, *places) for note in imported.notes]
     report = ConversionReport(notes, list(imported.entries))
     inputs = None if calib is None else _calibration(calib, imported)
-    quantised = compile_graph(imported.graph, chip, options, report, observer, inputs)
     wanted = chip.defaults.chips.value if chips is None else chips
     rates = None if inputs is None else partial(spike_rates, inputs=inputs)
-    fitted = fit(quantised, chip, options, report, wanted, rates, seed)
+    with _hint(imported):
+        quantised = compile_graph(imported.graph, chip, options, report, observer, inputs)
+        fitted = fit(quantised, chip, options, report, wanted, rates, seed)
     program, mapping = fitted.program, fitted.mapping
     graphs = {"float": imported.graph, "int": fitted.graph}
     more = {"chips": wanted, "seed": seed, "calib": None if calib is None else file_digest(calib)}
@@ -119,6 +122,17 @@ def compile(  # the name users look for
         conversion["calibration"] = compared(imported.graph, fitted.graph, inputs, chip, options, report.exact)
     compiled = Compiled(replace(program, meta=meta), conversion, None, mapping, graphs)
     return compiled if out is None else compiled.save(out)
+
+
+@contextlib.contextmanager
+def _hint(imported: Imported) -> Iterator[None]:
+    """What nobody said about time is said with a refusal that may rest on it."""
+    try:
+        yield
+    except (LoweringError, CapacityError) as error:
+        if STREAM not in imported.notes:
+            raise
+        raise type(error)(f"{error} (note: {STREAM}; -T 1 if a call is a whole sample)") from None
 
 
 def _import(model: Any, example_input: Any, options: ModelOptions) -> Imported:

@@ -14,7 +14,7 @@ from torch import Tensor, nn  # noqa: E402
 from traced_nets import Lif  # noqa: E402
 
 import nmc  # noqa: E402
-from nmc_compiler.errors import FrontendError, UsageError  # noqa: E402
+from nmc_compiler.errors import CapacityError, FrontendError, UsageError  # noqa: E402
 
 HERE = "test_trace_errors.py"
 
@@ -190,3 +190,16 @@ def test_a_subclass_that_computes_something_else_is_another_neuron() -> None:
 def test_unused_parameters_are_noted() -> None:
     traced = nmc.trace(Net(None, spare=nn.Linear(2, 2)), (1, 6))
     assert traced.notes[1:] == ("parameter 'spare.weight' is never used", "parameter 'spare.bias' is never used")
+
+
+def test_a_refusal_of_what_was_taken_as_a_stream_says_so() -> None:
+    class Step(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.lif = nn.Linear(200_000, 2), Lif()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.lif(self.fc(x).unsqueeze(0)).squeeze(0)
+
+    with pytest.raises(CapacityError, match=r"it is a stream \(-T N\); -T 1 if a call is a whole sample\)$"):
+        nmc.compile(Step(), (1, 200_000))

@@ -1,4 +1,4 @@
 """Tracing: a PyTorch module is run once on addresses instead of numbers, and what it did becomes a SpikeGraph.
 
-Only ``registry`` and ``frameworks`` can be imported without PyTorch; the rest is loaded when something is traced.
+``registry``, ``frameworks`` and ``tape`` can be imported without PyTorch; the rest is loaded when something is traced.
 """

@@ -19,7 +19,7 @@ from nmc_compiler.frontends.trace.fold import Folder, Ref, deep
 from nmc_compiler.frontends.trace.lines import where
 from nmc_compiler.frontends.trace.places import rearranged
 from nmc_compiler.frontends.trace.symbol import Symbol
-from nmc_compiler.frontends.trace.tape import addresses
+from nmc_compiler.frontends.trace.tape import STREAM, addresses
 from nmc_compiler.frontends.trace.tidy import tidy
 from nmc_compiler.frontends.trace.timesteps import find_axes
 from nmc_compiler.frontends.trace.tracer import Tracer
@@ -268,7 +268,7 @@ class _Trace:
         timesteps = steps if steps > 1 else self.timesteps or (1 if self._one_shot(steps) else self.timesteps)
         if timesteps is None:
             timesteps = 0
-            self.notes.append("one call of the module is one timestep; without a number of them it is a stream (-T N)")
+            self.notes.append(STREAM)
         folded = [ref for _, ref in ends]
         nodes, refs = tidy(self.folder.nodes, folded)
         named = [(self._name(nodes, name, ref, readout), ref) for (name, _), ref in zip(ends, refs, strict=True)]

@@ -21,6 +21,7 @@ from nmc_compiler.graph.types import Kind, Shape
 
 LOCAL = 32  # bits of a place within a value
 MASK = (1 << LOCAL) - 1
+STREAM = "one call of the module is one timestep; without a number of them it is a stream (-T N)"
 NOTHING = -1  # the address of a zero
 MAX_VALUES = 50_000  # of a trace: more is a loop that does not end, or timesteps by the thousand
 
