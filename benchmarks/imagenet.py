@@ -22,13 +22,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from transformer import digits, fold
+from transformer import digits, fold, tuned_by
 
 torch.set_num_threads(1)
 COMMON = {"in_channels": 3, "num_classes": 1000, "num_heads": 8, "mlp_ratios": 4, "T": 4, "pooling_stat": "1111"}
 SIDE = 224
 SAMPLE = 1 << 17  # elements of a layer whose rate is tuned
-STEM = {f"patch_embed.proj_lif{s}": f"patch_embed.proj_bn{s}" for s in ("", "1", "2", "3")}
 STREAM = ("proj_lif3", "shortcut_lif", "fc1_lif", "head_lif")  # read the residual stream
 COMMAND = "import sys; from nmc.cli import main; sys.exit(main(sys.argv[1:]))"
 
@@ -37,19 +36,6 @@ def image(seed: int) -> np.ndarray:
     """One smooth random image in 0..1, [1, 3, 224, 224]."""
     coarse = torch.tensor(np.random.default_rng(seed).random((1, 3, 28, 28)), dtype=torch.float32)
     return nn.functional.interpolate(coarse, size=(SIDE, SIDE), mode="bilinear").clamp(0, 1).numpy()
-
-
-def norm_before(name: str, depths: int) -> str | None:
-    """The batch norm that is the last to add to what a LIF reads."""
-    if name in STEM:
-        return STEM[name]
-    if name == "head_lif":
-        return f"block.{depths - 1}.mlp.fc2_bn"
-    _, i, part, lif = name.split(".")
-    if lif == "shortcut_lif":
-        return "patch_embed.rpe_bn" if i == "0" else f"block.{int(i) - 1}.mlp.fc2_bn"
-    known = {"q_lif": "q_bn", "k_lif": "k_bn", "v_lif": "v_bn", "fc2_lif": "fc1_bn"}
-    return f"block.{i}.attn.proj_bn" if lif == "fc1_lif" else f"block.{i}.{part}.{known[lif]}" if lif in known else None
 
 
 def calibrate(net: nn.Module, depths: int, x: np.ndarray, rate: float, seed: int) -> None:
@@ -61,7 +47,7 @@ def calibrate(net: nn.Module, depths: int, x: np.ndarray, rate: float, seed: int
     rng = np.random.default_rng(seed)
 
     def shifted(name: str, lif: nn.Module, current: torch.Tensor) -> torch.Tensor:
-        norm, on_stream = norm_before(name, depths), name.rpartition(".")[2] in STREAM
+        norm, on_stream = tuned_by(name, depths), name.rpartition(".")[2] in STREAM
         if norm is None:
             return current
         current = current + stream[0] if on_stream else current

@@ -144,22 +144,21 @@ def to_codes(node: Node, value: np.ndarray) -> np.ndarray:
 
 def _wanted(graph: Graph, record: str | Iterable[str]) -> dict[str, Node]:
     events = {n.name: n for n in graph if n.name and op_spec(n.op).neuron and n.type.is_event}
-    if record == "all":
-        return events
-    missing = [name for name in record if name not in events]
-    if missing:
-        raise VerifyError(f"graph '{graph.name}' has no population {', '.join(map(repr, missing))}")
-    return {name: events[name] for name in record}
+    return _chosen(graph, events, record, "population")
 
 
 def _watched(graph: Graph, states: str | Iterable[str]) -> dict[str, Node]:
-    neurons = {n.name or n.id: n for n in graph if op_spec(n.op).neuron}
-    if states == "all":
-        return neurons
-    missing = [name for name in states if name not in neurons]
+    return _chosen(graph, {n.name or n.id: n for n in graph if op_spec(n.op).neuron}, states, "neuron")
+
+
+def _chosen(graph: Graph, known: dict[str, Node], names: str | Iterable[str], what: str) -> dict[str, Node]:
+    """Those of ``known`` that ``names`` names, or "all"; VerifyError for one that is not there."""
+    if names == "all":
+        return known
+    missing = [name for name in names if name not in known]
     if missing:
-        raise VerifyError(f"graph '{graph.name}' has no neuron {', '.join(map(repr, missing))}")
-    return {name: neurons[name] for name in states}
+        raise VerifyError(f"graph '{graph.name}' has no {what} {', '.join(map(repr, missing))}")
+    return {name: known[name] for name in names}
 
 
 def _read_out(graph: Graph, now: dict[str, np.ndarray], result: Interpretation) -> None:
