@@ -1,7 +1,7 @@
 """What the Meta-SpikeFormer families (sdt_v2, qsd, sdt_v3_large) share: stages, blocks, re-parameterised convolutions.
 
-``Meta`` is a FamilyBuilder that also knows the family's neuron. Blocks are named and keyed as in the authors'
-modules; every function returns the id of the current (or stream) that it ends in.
+``Meta`` is a FamilyBuilder that also knows the family's neurons; ``Convolutional`` is one without attention. Blocks are
+named and keyed as in the authors' modules; every function returns the id of the current (or stream) that it ends in.
 """
 
 from __future__ import annotations
@@ -20,28 +20,15 @@ STEM = "downsample1_1.encode_conv.weight"
 FC1 = "block3.0.mlp.fc1_conv.weight"
 
 
-class Meta(FamilyBuilder):
-    """A FamilyBuilder with the family's neurons; ``layer_scale`` says whether branches have one."""
-
-    layer_scale = False
+class Convolutional(FamilyBuilder):
+    """A FamilyBuilder with the neuron that stands before the family's convolutions."""
 
     @abstractmethod
     def spike(self, x: str, name: str, layout: str = "CHW") -> str:
         """The neuron that stands before convolutions."""
 
-    @abstractmethod
-    def attention_spike(self, x: str, name: str) -> str:
-        """The neuron behind an attention product, [C, N]."""
-
     def width(self, x: str) -> int:
         return self.graph.nodes[x].type.shape[0]
-
-    def heads(self, x: str) -> Attr:
-        """Number of heads, which must divide the channels of ``x``."""
-        heads, channels = self.config.integer("num_heads"), self.width(x)
-        if channels % heads:
-            raise FrontendError(f"num_heads = {heads} does not divide {channels} channels ({self.config.source})")
-        return Attr(heads, self.config.get("num_heads").evidence)
 
     def add(self, x: str, y: str) -> str:
         return self.graph.add("add", x, y)
@@ -51,6 +38,23 @@ class Meta(FamilyBuilder):
         names = {"weight": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
         arrays = {k: self.take(f"{bn}.{name}", (channels,)) for k, name in names.items()}
         return bn_affine(arrays.__getitem__, float(self.eps.value))  # type: ignore[arg-type]
+
+
+class Meta(Convolutional):
+    """A builder with the neurons of attention as well; ``layer_scale`` says whether branches have one."""
+
+    layer_scale = False
+
+    @abstractmethod
+    def attention_spike(self, x: str, name: str) -> str:
+        """The neuron behind an attention product, [C, N]."""
+
+    def heads(self, x: str) -> Attr:
+        """Number of heads, which must divide the channels of ``x``."""
+        heads, channels = self.config.integer("num_heads"), self.width(x)
+        if channels % heads:
+            raise FrontendError(f"num_heads = {heads} does not divide {channels} channels ({self.config.source})")
+        return Attr(heads, self.config.get("num_heads").evidence)
 
     def residual(self, x: str, branch: str, key: str) -> str:
         """x + branch; the branch times LayerScale ``key``, a learned number per channel, where the family has one."""

@@ -15,7 +15,7 @@ import numpy as np
 from nmc_compiler.errors import FrontendError
 from nmc_compiler.frontends.build import axis, record
 from nmc_compiler.frontends.config import ModelConfig
-from nmc_compiler.frontends.metaformer import Meta
+from nmc_compiler.frontends.metaformer import Convolutional
 from nmc_compiler.graph import Attr, Graph
 
 KNOWN = ("model.1.encode_conv.weight", "model.2.0.Conv.pwconv1.weight", "model.9.cv1.conv.weight")
@@ -56,7 +56,7 @@ def recognise(tensors: dict[str, np.ndarray]) -> bool:
     return all(k in tensors for k in KNOWN)
 
 
-class _Builder(Meta):
+class _Builder(Convolutional):
     eps = Attr(1e-3, "family")  # Ultralytics sets it in every batch norm
 
     def spike(self, x: str, name: str, layout: str = "CHW") -> str:
@@ -69,9 +69,6 @@ class _Builder(Meta):
             "ilif", x, name=name, beta=self.config.get("decay"), theta=Attr(1.0, "family"), levels=levels, norm=norm,
             rounding=Attr(even, "family"), **record(self.graph.nodes[x].type.shape, layout, 0),
         )  # fmt: skip
-
-    def attention_spike(self, x: str, name: str) -> str:
-        raise NotImplementedError("SpikeYOLO has no attention")
 
     def spike_conv(self, x: str, p: str, stride: int = 1) -> str:
         """Neuron, convolution, batch norm."""
