@@ -17,8 +17,7 @@ module soma (
       .routes_we(1'b0),
       .types_we(1'b0),
       .u_we(1'b0),
-      .v_we(1'b0),
-      .zero_we(1'b0)
+      .v_we(1'b0)
   );
 
   // soma.sby connects these: stage e5; the type's fields at e10 (leak) and e11 (the others); what is written

@@ -18,6 +18,8 @@ PARTS = (
         "nc_lutram",
         "nc_bits",
         "nc_delay",
+        "nc_near",
+        "nc_pair",
         "nc_fifo",
         "nc_decay",
         "nc_pending",

@@ -18,6 +18,7 @@ from typing import Any
 
 from nmc_compiler.errors import CapacityError, NmcError, UsageError
 from nmc_compiler.neurocore import Sizes
+from nmc_hw import synth_places
 from nmc_hw.synth_boards import Board, parameters_of
 from nmc_hw.synth_report import clocks_of, netlist_of, routed_of, stat_of
 from nmc_hw.synth_tools import NEXTPNR, YOSYS, run_tool, versions
@@ -50,7 +51,8 @@ def synthesise(board: Board, sizes: Sizes, clock: int | None = None, seed: int =
     sources = rtl_sources()
     names = [path.name for path in sources]
     script = yosys_script(board, {**parameters, "BUILD": 0}, [*names, *(p.name for p in board.files())])
-    key = digest_of([*sources, *board.files()], script, tools, seed, route_arguments(board, seed, hertz))[:24]
+    made_with = [*sources, *board.files(), Path(synth_places.__file__)]
+    key = digest_of(made_with, script, tools, seed, route_arguments(board, seed, hertz))[:24]
     folder = CACHE / f"{board.name}-{key}"
     if folder.is_dir():
         if whole(folder):
@@ -167,6 +169,8 @@ def _run(board: Board, hertz: int, seed: int, script: str, folder: Path, tell: T
     cells = stat_of(folder / "stat.json", board.top)
     used = netlist_of(board.family, cells)
     _fits(board, used)
+    if board.quarters:
+        synth_places.place(folder / "netlist.json")
     found: dict[str, Any] = {"cells": cells, "routed": bool(board.route), "clocks": []}
     if board.route:
         do(stages[1], route_arguments(board, seed, hertz), f"placement and routing at {hertz / 1e6:g} MHz, seed {seed}")

@@ -33,6 +33,7 @@ class Board:
     has: Mapping[str, int]
     loader: str  # the board's name in openFPGALoader
     own: Mapping[str, int] = field(default_factory=dict)  # other parameters of its top module
+    quarters: bool = False  # block RAMs of a core go to a quarter of the chip (synth_places)
 
     @property
     def kind(self) -> str:
@@ -66,6 +67,7 @@ _ALL = (
         sizes=Sizes(axons=1024, words=32768, x=2, y=2),
         has={"LUT": 83_640, "BRAM": 208, "DSP": 156},
         loader="ulx3s",
+        quarters=True,
     ),
     Board(
         name="ulx3s-25f",

@@ -48,7 +48,9 @@ module nc_cobs_tx #(
   );
 
   // A zero is not stored: it is the place of the next code, and tells the last one.
-  logic we, ends_block;
+  logic we, ends_block, ring_we;
+  logic [AW-1:0] ring_addr;
+  logic [7:0] ring_data;
   assign ends_block = (put && put_byte == 8'd0) || closing == 3'd5;
   assign we = put || closing == 3'd5 || closing == 3'd6;
 
@@ -57,9 +59,9 @@ module nc_cobs_tx #(
       .DEPTH(DEPTH)
   ) ring (
       .clk(clk),
-      .we(we),
-      .waddr(ends_block ? code : place[AW-1:0]),
-      .wdata(ends_block ? place[7:0] - code[7:0] : closing == 3'd6 ? 8'd0 : put_byte),
+      .we(ring_we),
+      .waddr(ring_addr),
+      .wdata(ring_data),
       .raddr(first[AW-1:0]),
       .rdata(out_data)
   );
@@ -68,6 +70,9 @@ module nc_cobs_tx #(
   assign idle = first == head && !loaded && closing == 3'd0;
 
   always_ff @(posedge clk) begin
+    ring_we   <= we && !rst;
+    ring_addr <= ends_block ? code : place[AW-1:0];
+    ring_data <= ends_block ? place[7:0] - code[7:0] : closing == 3'd6 ? 8'd0 : put_byte;
     if (rst) begin
       first   <= '0;
       head    <= '0;

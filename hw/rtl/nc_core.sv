@@ -18,20 +18,19 @@ module nc_core #(
     input  logic        finish,
     output logic        quiet,       // waits for `finish` and has sent and taken all
     input  logic [31:0] step,
-    // memory bus
+    // memory bus: accesses and events of the host come one at a time, and only while `ready`
+    output logic        ready,
     input  logic        bus_valid,
     input  logic        bus_write,
     input  logic [ 3:0] bus_mem,
     input  logic [15:0] bus_addr,
     input  logic [35:0] bus_wdata,
-    output logic        bus_ready,
     output logic        bus_rvalid,
-    output logic [35:0] bus_rdata,
+    output logic [35:0] bus_rdata,      // 0 where nothing is read
     // external events
     input  logic        inj_valid,
     input  logic [10:0] inj_axon,
     input  logic [ 3:0] inj_slot,
-    output logic        inj_ready,
     // mesh
     output logic        tx_valid,
     output logic [ 1:0] tx_core,
@@ -51,25 +50,41 @@ module nc_core #(
       MEM_GEOMS = 4'd5, MEM_RULES = 4'd6, MEM_U = 4'd7, MEM_V = 4'd8, MEM_ACC = 4'd9, MEM_POST = 4'd10, MEM_PRE = 4'd11,
       MEM_PENDING = 4'd12, MEM_FIRED = 4'd13, MEM_REGISTERS = 4'd14, MEM_COUNTERS = 4'd15;
 
+  // --- from afar
+  logic [7:0] resets;  // of the parts of the core; the last is its own
+  logic starts, restarts, finishes, asks, asks_write, event_valid;
+  logic [ 3:0] asks_mem, event_slot;
+  logic [15:0] asks_addr;
+  logic [35:0] asks_wdata;
+  logic [10:0] event_axon;
+  logic [31:0] near_step;
+  nc_near #(.WIDTH(8)) reset_here (.clk, .d({8{rst}}), .q(resets));
+  nc_near #(.WIDTH(3)) barrier (.clk, .d({start, restart, finish}), .q({starts, restarts, finishes}));
+  nc_near #(.WIDTH(58)) bus (
+      .clk, .d({bus_valid, bus_write, bus_mem, bus_addr, bus_wdata}), .q({asks, asks_write, asks_mem, asks_addr, asks_wdata})
+  );
+  nc_near #(.WIDTH(16)) event_here (
+      .clk, .d({inj_valid, inj_axon, inj_slot}), .q({event_valid, event_axon, event_slot})
+  );
+  nc_near #(.WIDTH(32)) step_here (.clk, .d(step), .q(near_step));
+
   // --- phases
   typedef enum logic [2:0] {REST, DELIVER, UPDATE, LEARN, ZERO, CLOSE} phase_t;
   phase_t phase;
   logic enter;  // the first clock of a phase
   logic learning, learn, scan_done, walk_idle, deliver_working, update_working, send_working, pending_working;
-  logic [AX-1:0] zero_addr;
-  logic zero_we;
+  logic zeroing, zeroed;
 
   assign learning = phase == LEARN;
-  assign zero_we = phase == ZERO;
-  assign quiet = phase == CLOSE && !send_working && !pending_working;
+  assign zeroing = phase == ZERO;
 
   always_ff @(posedge clk) begin
+    quiet <= phase == CLOSE && !send_working && !pending_working;
     enter <= 1'b0;
-    zero_addr <= zero_we ? zero_addr + 1'b1 : '0;
     case (phase)
       REST:
-      if (start || restart) begin
-        phase <= start ? DELIVER : ZERO;
+      if (starts || restarts) begin
+        phase <= starts ? DELIVER : ZERO;
         enter <= 1'b1;
       end
       DELIVER:
@@ -83,42 +98,57 @@ module nc_core #(
         enter <= 1'b1;
       end
       LEARN:   if (!enter && scan_done && walk_idle && !deliver_working) phase <= CLOSE;
-      ZERO:    if (zero_addr == {AX{1'b1}}) phase <= CLOSE;
-      default: if (finish) phase <= REST;
+      ZERO:    if (zeroed) phase <= CLOSE;
+      default: if (finishes) phase <= REST;
     endcase
-    if (rst) begin
+    if (resets[7]) begin
       phase <= REST;
       enter <= 1'b0;
     end
   end
 
-  // --- the bus: an access waits for the read data; a write that changes a part of a word needs the rest of it
-  logic bus_active, b_write, b_do, b_we;
+  // --- the bus: an access waits for the read data; a write that changes a part of a word needs the rest of it. All of it is
+  // a clock later beside the memories (nc_near). RESTART is a write of 0 to all items of those memories.
+  localparam int ZX = AX > NX ? AX : NX;
+  localparam logic [15:0] ZEROED = 16'h3f80;  // MEM_U to MEM_FIRED
+  logic bus_active, b_active, b_write, b_do, b_we;
   logic [3:0] b_mem;
   logic [15:0] b_addr;
   logic [35:0] b_wdata;
   logic [4:0] b_wait;
   logic [15:0] b_we_mem;
 
-  assign bus_ready = phase == REST && !bus_active && !pending_working;
   assign b_do = bus_active && b_wait == 5'd0;
   assign b_we = b_do && b_write;
-  assign b_we_mem = {15'd0, b_we} << b_mem;
+  assign b_active = bus_active || zeroing;
+  assign zeroed = b_addr[ZX-1:0] == {ZX{1'b1}};
+  assign b_we_mem = zeroing && !enter ? ZEROED : {15'd0, b_we} << b_mem;
 
   always_ff @(posedge clk) begin
     if (b_wait != 5'd0) b_wait <= b_wait - 5'd1;
     if (b_do) bus_active <= 1'b0;
-    if (bus_valid && bus_ready) begin
+    ready <= phase == REST && !bus_active && !pending_working && !resets[7];
+    if (asks) begin
       bus_active <= 1'b1;
-      {b_write, b_mem, b_addr, b_wdata} <= {bus_write, bus_mem, bus_addr, bus_wdata};
-      case (bus_mem)
+      {b_write, b_mem, b_addr, b_wdata} <= {asks_write, asks_mem, asks_addr, asks_wdata};
+      case (asks_mem)
         MEM_COUNTERS: b_wait <= 5'd25;
-        MEM_U, MEM_V, MEM_ACC, MEM_POST: b_wait <= 5'd4;
-        default: b_wait <= bus_write ? 5'd0 : 5'd7;
+        MEM_U, MEM_V, MEM_ACC, MEM_POST: b_wait <= 5'd5;
+        default: b_wait <= asks_write ? 5'd0 : 5'd8;
       endcase
     end
-    if (rst) bus_active <= 1'b0;
+    if (restarts) {b_addr, b_wdata} <= '0;
+    if (zeroing && !enter) b_addr <= b_addr + 16'd1;
+    if (resets[7]) bus_active <= 1'b0;
   end
+
+  // --- the phase, where it is needed
+  logic walk_learning, scan_learning, delivering, deliver_learning, updating;
+  nc_near #(.WIDTH(1)) phase_of_walk (.clk, .d(learning), .q(walk_learning));
+  nc_near #(.WIDTH(1)) phase_of_scan (.clk, .d(learning), .q(scan_learning));
+  nc_near #(.WIDTH(3)) phase_of_deliver (
+      .clk, .d({phase == DELIVER || learning, learning, phase == UPDATE}), .q({delivering, deliver_learning, updating})
+  );
 
   // --- registers
   logic [31:0] window;
@@ -136,7 +166,7 @@ module nc_core #(
         default: ;
       endcase
     end
-    if (rst) begin
+    if (resets[7]) begin
       window <= '0;
       learn  <= 1'b0;
       traces <= '0;
@@ -144,7 +174,7 @@ module nc_core #(
   end
 
   // --- pending bits and the axons of a step
-  logic take_valid, take_rvalid, axon_valid, axon_pop, delay_valid, delay_ready, local_valid, local_ready, inject_ready;
+  logic take_valid, take_rvalid, axon_valid, axon_pop, delay_valid, delay_ready, local_valid, local_ready;
   logic [AX-2:0] take_addr;
   logic [31:0] pending_word;
   logic [AX-1:0] axon, delay_axon;
@@ -152,17 +182,16 @@ module nc_core #(
   logic [3:0] delay_steps, slot, next_slot;
   logic [10:0] route_axon;
 
-  always_ff @(posedge clk) slot <= step[3:0];
+  always_ff @(posedge clk) slot <= near_step[3:0];
   assign next_slot = slot + 4'd1;
-  assign inj_ready = inject_ready && phase == REST && !bus_active && !bus_valid;
 
   nc_pending #(
       .A(A)
   ) pending (
       .clk,
-      .rst,
+      .rst(resets[0]),
       .take_valid,
-      .take_clear  (learning || !learn),
+      .take_clear  (scan_learning || !learn),
       .take_addr,
       .take_rvalid,
       .word        (pending_word),
@@ -175,25 +204,22 @@ module nc_core #(
       .mesh_valid  (rx_valid),
       .mesh_bit    ({next_slot, rx_axon[AX-1:0]}),
       .mesh_ready  (rx_ready),
-      .inject_valid(inj_valid && inj_ready),
-      .inject_bit  ({inj_slot, inj_axon[AX-1:0]}),
-      .inject_ready,
+      .inject_valid(event_valid),
+      .inject_bit  ({event_slot, event_axon[AX-1:0]}),
       .working     (pending_working),
-      .bus_active,
+      .bus_active  (b_active),
       .bus_addr    (b_addr[AX-2:0]),
       .bus_we      (b_we_mem[MEM_PENDING]),
-      .bus_wdata   (b_wdata[31:0]),
-      .zero_we,
-      .zero_addr   (zero_addr[AX-2:0])
+      .bus_wdata   (b_wdata[31:0])
   );
 
   nc_scan #(
       .A(A)
   ) scan (
       .clk,
-      .rst,
+      .rst(resets[1]),
       .start    (enter && (phase == DELIVER || phase == LEARN)),
-      .learning,
+      .learning (scan_learning),
       .slot,
       .done     (scan_done),
       .take_valid,
@@ -207,13 +233,11 @@ module nc_core #(
       .axon,
       .pre,
       .axon_pop,
-      .bus_active,
+      .bus_active(b_active),
       .bus_addr (b_addr[AX-1:0]),
       .bus_we   (b_we_mem[MEM_PRE]),
       .bus_wdata(b_wdata[7:0]),
-      .bus_rdata(pre_rdata),
-      .zero_we,
-      .zero_addr
+      .bus_rdata(pre_rdata)
   );
 
   // --- rows and synapses
@@ -240,15 +264,23 @@ module nc_core #(
       default: tables_addr[8:0] = {5'b11000, b_addr[3:0]};
     endcase
   end
+  logic tables_host, tables_we;
+  logic [8:0] tables_host_addr;
+  logic [35:0] tables_wdata;
+  nc_near #(.WIDTH(47)) tables_bus (
+      .clk,
+      .d({b_active, b_we_mem[MEM_TYPES] || b_we_mem[MEM_GEOMS] || b_we_mem[MEM_RULES], tables_addr, b_wdata}),
+      .q({tables_host, tables_we, tables_host_addr, tables_wdata})
+  );
   nc_ram #(
       .WIDTH(36),
       .DEPTH(512)
   ) tables (
       .clk,
-      .we   (b_we_mem[MEM_TYPES] || b_we_mem[MEM_GEOMS] || b_we_mem[MEM_RULES]),
-      .waddr(tables_addr),
-      .wdata(b_wdata),
-      .raddr(bus_active ? tables_addr : {3'b100, {(6 - GX) {1'b0}}, geom[GX-3:0], geom_part}),
+      .we   (tables_we),
+      .waddr(tables_host_addr),
+      .wdata(tables_wdata),
+      .raddr(tables_host ? tables_host_addr : {3'b100, {(6 - GX) {1'b0}}, geom[GX-3:0], geom_part}),
       .rdata(tables_read)
   );
 
@@ -256,8 +288,8 @@ module nc_core #(
       .A(A)
   ) walk (
       .clk,
-      .rst,
-      .learning,
+      .rst(resets[2]),
+      .learning (walk_learning),
       .plastic  (learn),
       .idle     (walk_idle),
       .axon_valid,
@@ -284,8 +316,8 @@ module nc_core #(
       .op_rule,
       .op_pre,
       .op_lanes,
-      .bus_active,
-      .bus_addr (b_addr[10:0]),
+      .bus_active(b_active),
+      .bus_addr (b_addr[AX-1:0]),
       .rows_we  (b_we_mem[MEM_ROWS]),
       .bus_wdata(b_wdata),
       .rows_rdata
@@ -308,9 +340,9 @@ module nc_core #(
       .W(W)
   ) deliver (
       .clk,
-      .rst,
-      .delivering (phase == DELIVER || learning),
-      .learning,
+      .rst(resets[3]),
+      .delivering,
+      .learning   (deliver_learning),
       .op_valid,
       .op_header,
       .op_kind,
@@ -325,7 +357,7 @@ module nc_core #(
       .working    (deliver_working),
       .gate_neuron,
       .gate_fired,
-      .update     (phase == UPDATE),
+      .update     (updating),
       .cell_raddr,
       .cell_acc   (acc_rdata),
       .cell_post  (post_rdata),
@@ -333,13 +365,13 @@ module nc_core #(
       .cell_waddr,
       .cell_wpost,
       .fired_we   (fired_we || b_we_mem[MEM_FIRED]),
-      .fired_waddr(bus_active ? b_addr[NX-6:0] : fired_waddr),
-      .fired_wdata(bus_active ? b_wdata[31:0] : fired_wdata),
+      .fired_waddr(b_active ? b_addr[NX-6:0] : fired_waddr),
+      .fired_wdata(b_active ? b_wdata[31:0] : fired_wdata),
       .counts_synapse,
       .counts_wrap,
       .counts_down,
       .counts_up,
-      .bus_active,
+      .bus_active (b_active),
       .bus_addr   (b_addr),
       .bus_wdata  (b_wdata[24:0]),
       .words_we   (b_we_mem[MEM_WORDS]),
@@ -347,8 +379,7 @@ module nc_core #(
       .acc_we     (b_we_mem[MEM_ACC]),
       .post_we    (b_we_mem[MEM_POST]),
       .fired_rdata,
-      .rules_we   (b_we_mem[MEM_RULES]),
-      .zero_we
+      .rules_we   (b_we_mem[MEM_RULES])
   );
 
   nc_update #(
@@ -356,12 +387,12 @@ module nc_core #(
       .TYPES(TYPES)
   ) update (
       .clk,
-      .rst,
+      .rst(resets[4]),
       .start       (enter && phase == UPDATE),
       .may_issue   (has_room),
       .working     (update_working),
       .stalled,
-      .step,
+      .step        (near_step),
       .window,
       .learn,
       .k_post,
@@ -380,7 +411,7 @@ module nc_core #(
       .spike_neuron,
       .spike_route,
       .saturated,
-      .bus_active,
+      .bus_active  (b_active),
       .bus_addr    (b_addr[9:0]),
       .bus_wdata   (b_wdata),
       .params_we   (b_we_mem[MEM_PARAMS]),
@@ -391,9 +422,7 @@ module nc_core #(
       .u_we        (b_we_mem[MEM_U]),
       .u_rdata,
       .v_we        (b_we_mem[MEM_V]),
-      .v_rdata,
-      .zero_we,
-      .zero_addr   (zero_addr[NX-1:0])
+      .v_rdata
   );
 
   nc_send #(
@@ -401,7 +430,7 @@ module nc_core #(
       .CORES(CORES)
   ) send (
       .clk,
-      .rst,
+      .rst(resets[5]),
       .self,
       .spike,
       .spike_neuron,
@@ -426,13 +455,13 @@ module nc_core #(
   logic [ 2:0] count_up;
   logic [31:0] counters_rdata;
   always_ff @(posedge clk) begin
-    if (start || finish || rst) stepping <= start && !rst;
+    if (starts || finishes || resets[7]) stepping <= starts && !resets[7];
   end
   always_ff @(posedge clk) begin
     count <= '0;
     count[0] <= counts_synapse;
     count[2] <= spike;
-    count[3] <= start;
+    count[3] <= starts;
     count[4] <= stepping;
     count[6] <= tx_valid && tx_ready;
     count[7] <= rx_valid && rx_ready;
@@ -445,7 +474,7 @@ module nc_core #(
   end
   nc_count counters (
       .clk,
-      .rst,
+      .rst(resets[6]),
       .clear    (bus_active && b_write && b_mem == MEM_COUNTERS),
       .count,
       .count_up,
@@ -465,8 +494,8 @@ module nc_core #(
   logic [7:0] post_out, pre_out;
   logic [31:0] pending_out, fired_out, counters_out, window_out, step_out;
   logic learn_out;
-  assign asked = {15'd0, bus_active} << b_mem;
   always_ff @(posedge clk) begin
+    asked <= {15'd0, bus_active && !b_write} << b_mem;
     words_out <= asked[MEM_WORDS] ? words_rdata : '0;
     rows_out <= asked[MEM_ROWS] ? rows_rdata : '0;
     params_out <= asked[MEM_PARAMS] ? params_rdata : '0;
@@ -482,10 +511,10 @@ module nc_core #(
     window_out <= asked[MEM_REGISTERS] && b_addr[3:0] == 4'd0 ? window : '0;
     learn_out <= asked[MEM_REGISTERS] && b_addr[3:0] == 4'd1 && learn;
     traces_out <= asked[MEM_REGISTERS] && b_addr[3:0] == 4'd2 ? traces : '0;
-    step_out <= asked[MEM_REGISTERS] && b_addr[3:0] == 4'd3 ? step : '0;
+    step_out <= asked[MEM_REGISTERS] && b_addr[3:0] == 4'd3 ? near_step : '0;
     counters_out <= asked[MEM_COUNTERS] ? counters_rdata : '0;
 
-    bus_rvalid <= b_do && !b_write && !rst;
+    bus_rvalid <= b_do && !b_write && !resets[7];
     bus_rdata <= {18'd0, words_out} | rows_out | {10'd0, params_out} | {20'd0, routes_out} | tables_out
         | {12'd0, u_out} | {6'd0, v_out} | {12'd0, acc_out} | {28'd0, post_out} | {28'd0, pre_out}
         | {4'd0, pending_out} | {4'd0, fired_out} | {4'd0, window_out} | {35'd0, learn_out} | {10'd0, traces_out}

@@ -44,7 +44,7 @@ module nc_deliver #(
     output logic          counts_wrap,
     output logic          counts_down,
     output logic [   2:0] counts_up,
-    // host, and RESTART
+    // host
     input  logic          bus_active,
     input  logic [  15:0] bus_addr,
     input  logic [  24:0] bus_wdata,
@@ -53,8 +53,7 @@ module nc_deliver #(
     input  logic          acc_we,
     input  logic          post_we,
     output logic [  31:0] fired_rdata,
-    input  logic          rules_we,
-    input  logic          zero_we
+    input  logic          rules_we
 );
   localparam logic [1:0] SPARSE = 2'd0, DENSE = 2'd1, ONE = 2'd3;
 
@@ -79,7 +78,13 @@ module nc_deliver #(
   end
   assign working = op_valid || valid != '0;
 
-  always_ff @(posedge clk) s1_addr <= bus_active ? bus_addr : op_addr;
+  logic host, host_words_we;
+  logic [15:0] host_addr;
+  logic [17:0] host_word;
+  nc_near #(.WIDTH(36)) words_bus (
+      .clk, .d({bus_active, words_we, bus_addr, bus_wdata[17:0]}), .q({host, host_words_we, host_addr, host_word})
+  );
+  always_ff @(posedge clk) s1_addr <= host ? host_addr : op_addr;
   nc_words #(
       .W(W)
   ) synapses (
@@ -93,14 +98,14 @@ module nc_deliver #(
   );
   // what the host reads is no ONE and no second half
   nc_delay #(.WIDTH(26), .STEPS(4)) to_s4 (
-      .clk, .rst,
-      .d({op_header, op_half && !bus_active, op_kind & {2{!bus_active}}, op_target, op_weight, op_lanes}),
+      .clk,
+      .d({op_header, op_half && !host, op_kind & {2{!host}}, op_target, op_weight, op_lanes}),
       .q({s4_header, s4_half, s4_kind, s4_target, s4_weight, s4_lanes})
   );
-  nc_delay #(.WIDTH(6), .STEPS(6)) to_s6 (.clk, .rst, .d({op_shift, op_rule}), .q({s6_shift, s6_rule}));
-  nc_delay #(.WIDTH(8), .STEPS(7)) to_s7 (.clk, .rst, .d(op_pre), .q(s7_pre));
-  nc_delay #(.WIDTH(2), .STEPS(3)) bank_to_s4 (.clk, .rst, .d(s1_addr[1:0]), .q(s4_bank));
-  nc_delay #(.WIDTH(WX - 2), .STEPS(11)) row_to_s12 (.clk, .rst, .d(s1_addr[WX-1:2]), .q(s12_row));
+  nc_delay #(.WIDTH(6), .STEPS(6)) to_s6 (.clk, .d({op_shift, op_rule}), .q({s6_shift, s6_rule}));
+  nc_delay #(.WIDTH(8), .STEPS(7)) to_s7 (.clk, .d(op_pre), .q(s7_pre));
+  nc_delay #(.WIDTH(2), .STEPS(3)) bank_to_s4 (.clk, .d(s1_addr[1:0]), .q(s4_bank));
+  nc_delay #(.WIDTH(WX - 2), .STEPS(11)) row_to_s12 (.clk, .d(s1_addr[WX-1:2]), .q(s12_row));
 
   // --- s5: targets and weights; the header of a DENSE row sets where its targets begin
   logic [9:0] dense_target, further, lane_target, word_target, s5_target0, s5_target1, s5_target2, s5_target3;
@@ -162,6 +167,13 @@ module nc_deliver #(
   end
   assign words_rdata = {word_target, weight};
   assign lane_targets = {s5_target3, s5_target2, s5_target0};
+  logic fired_host, near_we;
+  logic [NX-6:0] fired_host_addr, near_waddr;
+  logic [31:0] near_wdata;
+  nc_near #(.WIDTH(NX - 4)) fired_bus (.clk, .d({bus_active, bus_addr[NX-6:0]}), .q({fired_host, fired_host_addr}));
+  nc_near #(.WIDTH(NX + 28)) fired_write (
+      .clk, .d({fired_we, fired_waddr, fired_wdata}), .q({near_we, near_waddr, near_wdata})
+  );
   for (genvar i = 0; i < 4; i++) begin : who
     if (i == 1) begin : words_of_32  // for the host, too
       nc_lutram #(
@@ -169,10 +181,10 @@ module nc_deliver #(
           .DEPTH(N / 32)
       ) store (
           .clk,
-          .we   (fired_we),
-          .waddr(fired_waddr),
-          .wdata(fired_wdata),
-          .raddr(bus_active ? bus_addr[NX-6:0] : s5_target1[NX-1:5]),
+          .we   (near_we),
+          .waddr(near_waddr),
+          .wdata(near_wdata),
+          .raddr(fired_host ? fired_host_addr : s5_target1[NX-1:5]),
           .rdata(fired_word)
       );
       always_ff @(posedge clk) fired1 <= fired_word[s5_target1[4:0]];
@@ -182,9 +194,9 @@ module nc_deliver #(
           .N(N)
       ) store (
           .clk,
-          .we   (fired_we),
-          .waddr(fired_waddr),
-          .wdata(fired_wdata),
+          .we   (near_we),
+          .waddr(near_waddr),
+          .wdata(near_wdata),
           .raddr(lane_targets[10*(i == 0 ? 0 : i - 1)+:NX]),
           .rdata(fired[i])
       );
@@ -210,25 +222,31 @@ module nc_deliver #(
   logic [3:0] s7_lanes, s7_shift, s8_shift, s9_shift;
   logic [24:0] rule_read;
   logic [15:0] s9_product;
-  logic bus_cell;
+  logic cells_host, cells_acc_we, cells_post_we, host_cell;
+  logic [NX-1:0] cells_addr;
+  logic [23:0] cells_wdata;
   logic [7:0] trace, s8_coefficient, s8_factor;
 
+  nc_near #(.WIDTH(NX + 27)) cells_bus (
+      .clk, .d({bus_active, acc_we, post_we, bus_addr[NX-1:0], bus_wdata[23:0]}),
+      .q({cells_host, cells_acc_we, cells_post_we, cells_addr, cells_wdata})
+  );
   nc_ram #(
       .WIDTH(32),
       .DEPTH(N)
   ) cells (
       .clk,
-      .we(s8_add || cell_we || bus_cell || zero_we),
-      .waddr(bus_cell ? bus_addr[NX-1:0] : cell_we || zero_we ? cell_waddr : s8_target),
+      .we(s8_add || cell_we || host_cell),
+      .waddr(host_cell ? cells_addr : cell_we ? cell_waddr : s8_target),
       .wdata({cell_we ? cell_wpost : s8_post, s8_sum}),
-      .raddr(bus_active ? bus_addr[NX-1:0] : update ? cell_raddr : s5_target0[NX-1:0]),
+      .raddr(cells_host ? cells_addr : update ? cell_raddr : s5_target0[NX-1:0]),
       .rdata(cell_read)
   );
   assign cell_acc  = s7_acc;
   assign cell_post = s7_post;
 
-  // s8 is 0 where U and RESTART want to write that, and has what the host writes, one clock after
-  assign operand = acc_we ? bus_wdata[23:0] : s7_again ? s8_sum : s7_acc;
+  // s8 is 0 where U wants to write that, and has what the host writes, one clock after
+  assign operand = cells_acc_we ? cells_wdata : s7_again ? s8_sum : s7_acc;
   // a difference of complements is a sum, of which only one operand needs look-up tables of its own beside the adder
   assign sum = {{8{s7_less[15]}}, s7_less} - ~operand;
   assign wrapped = operand[23] == s7_less[15] && sum[23] != operand[23];
@@ -241,7 +259,7 @@ module nc_deliver #(
     else s7_acc <= cell_read[23:0];
     s7_post <= s9_add && s9_target == s6_target ? s9_post : cell_read[31:24];
     s7_again <= valid[7] && !learning && s7_target == s6_target;
-    s7_less <= bus_active ? 16'hffff : ~(~{{7{s6_less[8]}}, s6_less} << s6_shift);
+    s7_less <= cells_host ? 16'hffff : ~(~{{7{s6_less[8]}}, s6_less} << s6_shift);
     {s7_target, s7_rule} <= {s6_target, s6_rule};
     s7_lanes <= s6_lanes & (learning ? fired : 4'b1111);
     s7_coefficient <= learning ? rule_read[7:0] : rule_read[15:8];
@@ -249,9 +267,9 @@ module nc_deliver #(
     s7_rect <= rule_read[24];
 
     {s8_target, s8_rule} <= {s7_target, s7_rule};
-    {s8_sum, s8_post} <= {sum, post_we ? bus_wdata[7:0] : s7_post};
-    if (!delivering && !bus_active) {s8_sum, s8_post} <= '0;
-    bus_cell <= (acc_we || post_we) && !rst;
+    {s8_sum, s8_post} <= {sum, cells_post_we ? cells_wdata[7:0] : s7_post};
+    if (!delivering && !cells_host) {s8_sum, s8_post} <= '0;
+    host_cell <= (cells_acc_we || cells_post_we) && !rst;
     s8_add <= valid[7] && !learning && !rst;
     s8_shift <= s7_rect ? 4'd0 : s7_shift;
     {s8_coefficient, s8_factor} <= {s7_coefficient, s7_rect ? {7'd0, trace != 8'd0} : trace};
@@ -265,14 +283,20 @@ module nc_deliver #(
 
   // --- rules: what s7 needs, and the bounds that s11 needs
   logic [15:0] bounds;
+  logic host_rule_we, rule_item;
+  logic [2:0] host_rule;
+  logic [24:0] host_rule_wdata;
+  nc_near #(.WIDTH(30)) rules_bus (
+      .clk, .d({rules_we, bus_addr[3:0], bus_wdata}), .q({host_rule_we, host_rule, rule_item, host_rule_wdata})
+  );
   nc_lutram #(
       .WIDTH(25),
       .DEPTH(8)
   ) rules (
       .clk,
-      .we   (rules_we && !bus_addr[0]),
-      .waddr(bus_addr[3:1]),
-      .wdata(bus_wdata[24:0]),
+      .we   (host_rule_we && !rule_item),
+      .waddr(host_rule),
+      .wdata(host_rule_wdata),
       .raddr(s6_rule),
       .rdata(rule_read)
   );
@@ -281,9 +305,9 @@ module nc_deliver #(
       .DEPTH(8)
   ) rule_bounds (
       .clk,
-      .we   (rules_we && bus_addr[0]),
-      .waddr(bus_addr[3:1]),
-      .wdata(bus_wdata[15:0]),
+      .we   (host_rule_we && rule_item),
+      .waddr(host_rule),
+      .wdata(host_rule_wdata[15:0]),
       .raddr(s9_rule),
       .rdata(bounds)
   );
@@ -295,7 +319,7 @@ module nc_deliver #(
   logic [3:0] s10_lanes, enable, s11_enable, s12_enable;
   logic s10_plastic, s11_always;
 
-  nc_delay #(.WIDTH(4), .STEPS(3)) lanes_to_s10 (.clk, .rst, .d(s7_lanes), .q(s10_lanes));
+  nc_delay #(.WIDTH(4), .STEPS(3)) lanes_to_s10 (.clk, .d(s7_lanes), .q(s10_lanes));
   assign amount = s9_product >> s9_shift;
   assign enable = s10_lanes & {4{valid[10] && s10_plastic && s10_dw != 9'd0}};
   always_ff @(posedge clk) begin
@@ -321,13 +345,13 @@ module nc_deliver #(
 
   // --- s12, s13: the lanes. A word of the host is written in two clocks, a byte in each.
   logic [35:0] s11_bytes;
-  logic bus_second, bus_we;
-  logic [8:0] bus_byte;
-  assign bus_we = words_we || bus_second;
-  assign bus_byte = bus_second ? {bus_wdata[17], bus_wdata[15:8]} : {bus_wdata[16], bus_wdata[7:0]};
+  logic host_second, host_we;
+  logic [8:0] host_byte;
+  assign host_we = host_words_we || host_second;
+  assign host_byte = host_second ? {host_word[17], host_word[15:8]} : {host_word[16], host_word[7:0]};
 
-  nc_delay #(.WIDTH(36), .STEPS(6)) bytes_to_s11 (.clk, .rst, .d(s5_bytes), .q(s11_bytes));
-  nc_delay #(.WIDTH(1), .STEPS(6)) half_to_s12 (.clk, .rst, .d(s6_half), .q(s12_half));
+  nc_delay #(.WIDTH(36), .STEPS(6)) bytes_to_s11 (.clk, .d(s5_bytes), .q(s11_bytes));
+  nc_delay #(.WIDTH(1), .STEPS(6)) half_to_s12 (.clk, .d(s6_half), .q(s12_half));
   for (genvar i = 0; i < 4; i++) begin : lanes
     nc_lane lane (
         .clk,
@@ -337,17 +361,17 @@ module nc_deliver #(
         .always_below(s11_always),
         .limit       (s11_limit),
         .bound       (s12_bound),
-        .bus_we,
-        .bus_data    (bus_byte),
+        .bus_we      (host_we),
+        .bus_data    (host_byte),
         .wdata       (s13_bytes[9*i+:9])
     );
     always_ff @(posedge clk) begin
-      s13_we_low[i]  <= (s12_enable[i] && !s12_half) || (words_we && bus_addr[1:0] == 2'(i));
-      s13_we_high[i] <= (s12_enable[i] && s12_half) || (bus_second && bus_addr[1:0] == 2'(i));
+      s13_we_low[i]  <= (s12_enable[i] && !s12_half) || (host_words_we && host_addr[1:0] == 2'(i));
+      s13_we_high[i] <= (s12_enable[i] && s12_half) || (host_second && host_addr[1:0] == 2'(i));
     end
   end
   always_ff @(posedge clk) begin
-    bus_second <= words_we && !rst;
-    s13_row <= bus_we ? bus_addr[WX-1:2] : s12_row;
+    host_second <= host_words_we && !rst;
+    s13_row <= host_we ? host_addr[WX-1:2] : s12_row;
   end
 endmodule

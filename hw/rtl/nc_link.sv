@@ -106,7 +106,8 @@ module nc_link #(
   logic [15:0] addr, last;
   logic [39:0] arg;
   logic [2:0] left;  // bytes still to be shifted into or out of arg
-  logic got;  // `value` is the byte at `index`
+  logic settled, got;  // the byte of the frame at `index` is `value`, `here`
+  logic [7:0] here;
   logic spent;  // all items have been
   logic checked;  // the second time over the payload
   logic [4:0] part;  // of the reply
@@ -241,13 +242,15 @@ module nc_link #(
     change    <= 1'b0;
     log_clear <= rst;
     log_ack   <= 1'b0;
-    got       <= !byte_in;
+    here      <= value;
+    settled   <= !byte_in;
+    got       <= settled && !byte_in;
     slice     <= slice + 1'b1;
     if (bad) damage <= 1'b1;
     if (!busy) log_discard <= 1'b0;
     if (byte_in) index <= index + 8'd1;
     if (byte_in || (state == PUSH && put_ready)) begin
-      arg  <= {value, arg[39:8]};
+      arg  <= {here, arg[39:8]};
       left <= left - 3'd1;
     end
     if (sent) fill <= fill + 8'd1;
@@ -255,6 +258,7 @@ module nc_link #(
     case (state)
       IDLE: begin
         index   <= 8'd0;
+        settled <= 1'b0;
         got     <= 1'b0;
         checked <= 1'b0;
         part    <= 5'd0;
@@ -270,15 +274,15 @@ module nc_link #(
         end
       end
       LENGTH: begin
-        length <= value;
+        length <= here;
         if (got) state <= NUMBER;
       end
       NUMBER: begin
-        seq <= value;
+        seq <= here;
         if (got) state <= OP;
       end
       OP: begin
-        op <= value;
+        op <= here;
         if (got) state <= TURN;
       end
       TURN: begin
@@ -331,6 +335,7 @@ module nc_link #(
         else begin
           checked <= 1'b1;
           index   <= 8'd3;
+          settled <= 1'b0;
           got     <= 1'b0;
           left    <= on_memory ? 3'd5 : 3'd4;
           state   <= ARGUMENT;

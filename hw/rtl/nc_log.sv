@@ -17,13 +17,14 @@ module nc_log #(
     input  logic        ack,
     input  logic [15:0] number,
     output logic        holds,
-    // reading, one clock behind `index`
+    // reading, two clocks behind `index`
     input  logic [$clog2(DEPTH)-1:0] index,
     output logic [31:0] value
 );
   localparam int AW = $clog2(DEPTH);
 
   logic [15:0] held, ahead;
+  logic [31:0] read;
   logic store;
 
   assign held = written - acked;
@@ -43,10 +44,11 @@ module nc_log #(
       .waddr(written[AW-1:0]),
       .wdata(record),
       .raddr(index),
-      .rdata(value)
+      .rdata(read)
   );
 
   always_ff @(posedge clk) begin
+    value <= read;
     if (clear) begin
       written <= 16'd0;
       acked   <= 16'd0;

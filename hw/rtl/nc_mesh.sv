@@ -42,15 +42,16 @@ module nc_mesh #(
   localparam int CORES = X * Y;
   localparam logic [3:0] PRESENT = 4'((1 << CORES) - 1);
 
-  // What goes to all cores and back takes a clock in registers here: they are all over the chip.
-  logic asked, waiting, ready, start, clear, finish, stepping, resting, log_full, log_empty;
-  logic [3:0] quiet, routers_empty, core_bus_ready, core_bus_rvalid, core_inj_ready, core_log_valid, core_log_ready;
+  // What goes to all cores and back is in registers here and in the cores: they are all over the chip.
+  logic asked, waiting, ready, begins, start, clear, finish, running, ends, stepping, resting, log_full, log_empty;
+  logic [3:0] quiet, routers_empty, empty, core_ready, core_bus_valid, core_inj_valid, core_bus_rvalid;
+  logic [3:0] core_log_valid, logs, log_taken;
   logic [143:0] core_bus_rdata;
   logic [39:0] core_log_neuron;
 
   // --- the host's side: one access or event at a time goes to the cores; a core that is not there answers 0
   logic bus_waits, bus_taken, bus_there, inj_waits, inj_taken, inj_there, to_write;
-  logic [1:0] to_core, inj_to_core;
+  logic [1:0] to_core, inj_to_core, settle;  // clocks until what was sent shows in core_ready
   logic [3:0] to_mem, inj_to_slot;
   logic [15:0] to_addr;
   logic [35:0] to_wdata, rdata;
@@ -60,33 +61,40 @@ module nc_mesh #(
   assign inj_ready = bus_ready && !bus_valid;
   assign bus_there = {1'b0, to_core} < 3'(CORES);
   assign inj_there = {1'b0, inj_to_core} < 3'(CORES);
-  assign bus_taken = bus_waits && (!bus_there || core_bus_ready[to_core]);
-  assign inj_taken = inj_waits && (!inj_there || core_inj_ready[inj_to_core]);
-  always_comb begin
-    rdata = '0;
-    for (int i = 0; i < 4; i++) if (core_bus_rvalid[i]) rdata = rdata | core_bus_rdata[36*i+:36];
-  end
+  assign bus_taken = bus_waits && (!bus_there || (core_ready[to_core] && settle == 2'd0));
+  assign inj_taken = inj_waits && (!inj_there || (core_ready[inj_to_core] && settle == 2'd0));
+  // the cores that were not asked say 0
+  assign rdata = core_bus_rdata[0+:36] | core_bus_rdata[36+:36] | core_bus_rdata[72+:36] | core_bus_rdata[108+:36];
   always_ff @(posedge clk) begin
     if (bus_ready) {to_write, to_core, to_mem, to_addr, to_wdata} <= {bus_write, bus_core, bus_mem, bus_addr, bus_wdata[35:0]};
     if (bus_ready) {inj_to_core, inj_to_axon, inj_to_slot} <= {inj_core, inj_axon, inj_slot};
     bus_waits  <= (bus_valid && bus_ready) || (bus_waits && !bus_taken);
     inj_waits  <= (inj_valid && inj_ready) || (inj_waits && !inj_taken);
+    core_bus_valid <= {3'd0, bus_taken && bus_there} << to_core;
+    core_inj_valid <= {3'd0, inj_taken && inj_there} << inj_to_core;
+    if (bus_taken || inj_taken) settle <= 2'd3;
+    else if (settle != 2'd0) settle <= settle - 2'd1;
     bus_rvalid <= core_bus_rvalid != 4'd0 || (bus_taken && !bus_there && !to_write);
     bus_rdata  <= {4'd0, rdata};
-    if (rst) {bus_waits, inj_waits, bus_rvalid} <= '0;
+    if (rst) {bus_waits, inj_waits, bus_rvalid, core_bus_valid, core_inj_valid, settle} <= '0;
   end
 
   // --- the barrier
-  // A step begins where no core is in the middle of an access. Where all is at rest at one time it stays so.
+  // A step begins where no core is in the middle of an access. Where all is at rest at one time it stays so: `quiet` and
+  // `empty` are of the same clock, and what a core logged then is in `logs` or behind it in the next.
   assign asked = (step || restart) && !busy;
-  assign start = waiting && ready && stepping;
-  assign clear = waiting && ready && !stepping;
-  assign finish = busy && resting;
+  assign begins = waiting && ready;
+  assign ends = running && resting;
   always_ff @(posedge clk) begin
-    ready   <= (core_bus_ready | ~PRESENT) == 4'b1111 && !bus_waits && !inj_waits;
-    resting <= quiet == 4'b1111 && routers_empty == 4'b1111 && log_empty && !finish;
-    if (finish) begin
+    empty   <= routers_empty;
+    ready   <= (core_ready | ~PRESENT) == 4'b1111 && !bus_waits && !inj_waits && settle == 2'd0;
+    resting <= quiet == 4'b1111 && empty == 4'b1111 && logs == 4'd0 && log_empty;
+    start   <= begins && stepping && !rst;
+    clear   <= begins && !stepping && !rst;
+    finish  <= ends && !rst;
+    if (ends) begin
       busy <= 1'b0;
+      running <= 1'b0;
       if (stepping) step_count <= step_count + 32'd1;
     end
     if (asked) begin
@@ -94,25 +102,29 @@ module nc_mesh #(
       waiting <= 1'b1;
       stepping <= step;
     end
-    if (waiting && ready) waiting <= 1'b0;
-    if (clear) step_count <= '0;
+    if (begins) begin
+      waiting <= 1'b0;
+      running <= 1'b1;
+      if (!stepping) step_count <= '0;
+    end
     if (rst) begin
       busy <= 1'b0;
       waiting <= 1'b0;
+      running <= 1'b0;
       step_count <= '0;
     end
   end
 
-  // --- the log: cores take turns
+  // --- the log: a register for each core, which take turns
   logic [1:0] log_turn;
   logic log_push;
   logic [9:0] log_head;
-  assign log_push = core_log_valid[log_turn] && !log_full;
+  logic [39:0] log_neurons;
+  assign log_push = logs[log_turn] && !log_full;
+  assign log_taken = {3'd0, log_push} << log_turn;
   always_comb begin
-    core_log_ready = '0;
-    core_log_ready[log_turn] = !log_full;
-    log_head = core_log_neuron[9:0];
-    for (int i = 1; i < 4; i++) if (32'(log_turn) == i) log_head = core_log_neuron[10*i+:10];
+    log_head = log_neurons[9:0];
+    for (int i = 1; i < 4; i++) if (32'(log_turn) == i) log_head = log_neurons[10*i+:10];
   end
   nc_fifo #(
       .WIDTH(12),
@@ -132,12 +144,14 @@ module nc_mesh #(
   );
   assign log_valid = !log_empty;
   always_ff @(posedge clk) begin
-    if (!core_log_valid[log_turn] || log_push) begin
-      if (core_log_valid[log_turn+2'd1]) log_turn <= log_turn + 2'd1;
-      else if (core_log_valid[log_turn+2'd2]) log_turn <= log_turn + 2'd2;
-      else if (core_log_valid[log_turn+2'd3]) log_turn <= log_turn + 2'd3;
+    for (int i = 0; i < 4; i++) if (!logs[i]) log_neurons[10*i+:10] <= core_log_neuron[10*i+:10];
+    logs <= (core_log_valid | logs) & ~log_taken;
+    if (!logs[log_turn] || log_push) begin
+      if (logs[log_turn+2'd1]) log_turn <= log_turn + 2'd1;
+      else if (logs[log_turn+2'd2]) log_turn <= log_turn + 2'd2;
+      else if (logs[log_turn+2'd3]) log_turn <= log_turn + 2'd3;
     end
-    if (rst) log_turn <= '0;
+    if (rst) {logs, log_turn} <= '0;
   end
 
   // --- cores and routers, links by receiving core: x_ from the neighbour in X, y_ from the neighbour in Y
@@ -169,18 +183,17 @@ module nc_mesh #(
           .finish,
           .quiet     (quiet[i]),
           .step      (step_count),
-          .bus_valid (bus_waits && to_core == 2'(i)),
+          .ready     (core_ready[i]),
+          .bus_valid (core_bus_valid[i]),
           .bus_write (to_write),
           .bus_mem   (to_mem),
           .bus_addr  (to_addr),
           .bus_wdata (to_wdata),
-          .bus_ready (core_bus_ready[i]),
           .bus_rvalid(core_bus_rvalid[i]),
           .bus_rdata (core_bus_rdata[36*i+:36]),
-          .inj_valid (inj_waits && inj_to_core == 2'(i)),
+          .inj_valid (core_inj_valid[i]),
           .inj_axon  (inj_to_axon),
           .inj_slot  (inj_to_slot),
-          .inj_ready (core_inj_ready[i]),
           .tx_valid,
           .tx_core,
           .tx_axon,
@@ -190,17 +203,19 @@ module nc_mesh #(
           .rx_ready,
           .log_valid (core_log_valid[i]),
           .log_neuron(core_log_neuron[10*i+:10]),
-          .log_ready (core_log_ready[i])
+          .log_ready (!logs[i])
       );
 
       if (CORES > 1) begin : mesh
         assign tx_flit = X == 2 ? {tx_core, tx_axon} : {tx_core[0], 1'b0, tx_axon};
+        logic router_rst;
+        nc_near #(.WIDTH(1)) reset_here (.clk, .d(rst), .q(router_rst));
         nc_router #(
             .MY_X(1'(AT_X)),
             .MY_Y(1'(AT_Y))
         ) router (
             .clk,
-            .rst,
+            .rst           (router_rst),
             .empty         (routers_empty[i]),
             .core_in_valid (tx_valid),
             .core_in       (tx_flit),
@@ -238,8 +253,7 @@ module nc_mesh #(
       assign x_out_ready = x_ready[X_PEER];
       assign y_out_ready = y_ready[Y_PEER];
     end else begin : absent
-      assign {quiet[i], routers_empty[i], core_bus_ready[i], core_bus_rvalid[i]} = 4'b1100;
-      assign {core_inj_ready[i], core_log_valid[i]} = 2'b00;
+      assign {quiet[i], routers_empty[i], core_ready[i], core_bus_rvalid[i], core_log_valid[i]} = 5'b11000;
       assign core_log_neuron[10*i+:10] = '0;
       assign core_bus_rdata[36*i+:36] = '0;
       assign {x_valid[i], y_valid[i], x_ready[i], y_ready[i]} = '0;

@@ -24,17 +24,21 @@ module nc_pending #(
     input  logic [AX+3:0] mesh_bit,
     output logic          mesh_ready,
     input  logic          inject_valid,
-    input  logic [AX+3:0] inject_bit,
-    output logic          inject_ready,
+    input  logic [AX+3:0] inject_bit,    // while nothing else comes
     output logic          working,
-    // host, and RESTART
+    // host
     input  logic          bus_active,
     input  logic [PW-1:0] bus_addr,
     input  logic          bus_we,
-    input  logic [  31:0] bus_wdata,
-    input  logic          zero_we,
-    input  logic [PW-1:0] zero_addr
+    input  logic [  31:0] bus_wdata
 );
+  logic host, host_we;
+  logic [PW-1:0] host_addr;
+  logic [31:0] host_wdata;
+  nc_near #(.WIDTH(PW + 34)) bus (
+      .clk, .d({bus_active, bus_we, bus_addr, bus_wdata}), .q({host, host_we, host_addr, host_wdata})
+  );
+
   // p0: the request; p1: the word is there and goes back changed
   logic p0_set, p0_take, p0_clear, p1_set, p1_take, p1_clear, p1_write, again;
   logic [PW-1:0] p0_addr, p1_addr;
@@ -43,19 +47,29 @@ module nc_pending #(
   logic [7:0] low;
   logic [3:0] high;
 
-  assign delay_ready  = !take_valid;
-  assign local_ready  = !take_valid && !delay_valid;
-  assign mesh_ready   = !take_valid && !delay_valid && !local_valid;
-  assign inject_ready = mesh_ready && !mesh_valid;
+  // what comes waits in registers here
+  logic delay_waits, local_waits, mesh_waits;
+  logic [AX+3:0] the_delay, the_local, the_mesh;
+  nc_pair #(.WIDTH(AX + 4)) from_local (
+      .clk, .rst, .valid(local_valid), .wdata(local_bit), .ready(local_ready),
+      .have(local_waits), .rdata(the_local), .take(!take_valid && !delay_waits)
+  );
+  nc_pair #(.WIDTH(AX + 4)) from_mesh (
+      .clk, .rst, .valid(mesh_valid), .wdata(mesh_bit), .ready(mesh_ready),
+      .have(mesh_waits), .rdata(the_mesh), .take(!take_valid && !delay_waits && !local_waits)
+  );
+  assign delay_ready = !delay_waits;
 
   always_ff @(posedge clk) begin
+    if (!delay_waits) the_delay <= delay_bit;
+    delay_waits <= delay_waits ? take_valid : delay_valid;
     p0_take  <= take_valid;
     p0_clear <= take_valid && take_clear;
-    p0_set   <= !take_valid && (delay_valid || local_valid || mesh_valid || inject_valid);
+    p0_set   <= !take_valid && (delay_waits || local_waits || mesh_waits || inject_valid);
     if (take_valid) {p0_addr, p0_bit} <= {take_addr, 5'd0};
-    else if (delay_valid) {p0_addr, p0_bit} <= delay_bit;
-    else if (local_valid) {p0_addr, p0_bit} <= local_bit;
-    else if (mesh_valid) {p0_addr, p0_bit} <= mesh_bit;
+    else if (delay_waits) {p0_addr, p0_bit} <= the_delay;
+    else if (local_waits) {p0_addr, p0_bit} <= the_local;
+    else if (mesh_waits) {p0_addr, p0_bit} <= the_mesh;
     else {p0_addr, p0_bit} <= inject_bit;
 
     {p1_take, p1_clear, p1_set, p1_addr, p1_bit} <= {p0_take, p0_clear, p0_set, p0_addr, p0_bit};
@@ -67,11 +81,12 @@ module nc_pending #(
       {p0_take, p0_clear, p0_set} <= '0;
       {p1_take, p1_clear, p1_set} <= '0;
       take_rvalid <= 1'b0;
+      delay_waits <= 1'b0;
     end
   end
 
   assign p1_write = p1_set || p1_clear;
-  assign working = p0_set || p1_set || p0_take || p1_take;
+  assign working = p0_set || p1_set || p0_take || p1_take || delay_waits || local_waits || mesh_waits;
 
   // A word that is taken is of the step's own slot, which nobody sets: it needs no forwarding.
   assign low = 8'd1 << p1_bit[2:0];
@@ -85,10 +100,10 @@ module nc_pending #(
       .DEPTH(A / 2)
   ) ram (
       .clk,
-      .we   (p1_write || bus_we || zero_we),
-      .waddr(zero_we ? zero_addr : bus_we ? bus_addr : p1_addr),
-      .wdata(zero_we ? 32'd0 : bus_we ? bus_wdata : newest),
-      .raddr(bus_active ? bus_addr : p0_addr),
+      .we   (p1_write || host_we),
+      .waddr(host ? host_addr : p1_addr),
+      .wdata(host ? host_wdata : newest),
+      .raddr(host ? host_addr : p0_addr),
       .rdata(read)
   );
 endmodule

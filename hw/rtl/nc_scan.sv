@@ -24,14 +24,12 @@ module nc_scan #(
     output logic [AX-1:0] axon,
     output logic [   7:0] pre,
     input  logic          axon_pop,
-    // host, and RESTART
+    // host
     input  logic          bus_active,
     input  logic [AX-1:0] bus_addr,
     input  logic          bus_we,
     input  logic [   7:0] bus_wdata,
-    output logic [   7:0] bus_rdata,
-    input  logic          zero_we,
-    input  logic [AX-1:0] zero_addr
+    output logic [   7:0] bus_rdata
 );
   localparam int WX = AX - 5;  // words of a slot, as bits of their number
 
@@ -127,21 +125,27 @@ module nc_scan #(
     end
   end
 
-  nc_delay #(.WIDTH(AX), .STEPS(4)) axon_to_l4 (.clk, .rst, .d(l0_axon), .q(l4_axon));
-  nc_delay #(.WIDTH(1), .STEPS(3)) active_to_l3 (.clk, .rst, .d(l0_active), .q(l3_active));
+  nc_delay #(.WIDTH(AX), .STEPS(4)) axon_to_l4 (.clk, .d(l0_axon), .q(l4_axon));
+  nc_delay #(.WIDTH(1), .STEPS(3)) active_to_l3 (.clk, .d(l0_active), .q(l3_active));
 
   assign push = l4_valid && (!learning || l4_pre != 8'd0);
   assign bus_rdata = l2_pre;
 
+  logic host, host_we;
+  logic [AX-1:0] host_addr;
+  logic [7:0] host_wdata;
+  nc_near #(.WIDTH(AX + 10)) bus (
+      .clk, .d({bus_active, bus_we, bus_addr, bus_wdata}), .q({host, host_we, host_addr, host_wdata})
+  );
   nc_ram #(
       .WIDTH(8),
       .DEPTH(A)
   ) traces (
       .clk,
-      .we   ((l4_valid && learning) || bus_we || zero_we),
-      .waddr(zero_we ? zero_addr : bus_active ? bus_addr : l4_axon),
-      .wdata(zero_we ? 8'd0 : bus_active ? bus_wdata : l4_pre),
-      .raddr(bus_active ? bus_addr : l0_axon),
+      .we   ((l4_valid && learning) || host_we),
+      .waddr(host ? host_addr : l4_axon),
+      .wdata(host ? host_wdata : l4_pre),
+      .raddr(host ? host_addr : l0_axon),
       .rdata(read)
   );
 

@@ -36,7 +36,7 @@ module nc_update #(
     output logic [NX-1:0] spike_neuron,
     output logic [  15:0] spike_route,
     output logic          saturated,
-    // host, and RESTART
+    // host
     input  logic          bus_active,
     input  logic [   9:0] bus_addr,
     input  logic [  35:0] bus_wdata,
@@ -48,9 +48,7 @@ module nc_update #(
     input  logic          u_we,
     output logic [  23:0] u_rdata,
     input  logic          v_we,
-    output logic [  29:0] v_rdata,
-    input  logic          zero_we,
-    input  logic [NX-1:0] zero_addr
+    output logic [  29:0] v_rdata
 );
   localparam logic [23:0] TOP = 24'h7fffff, BOTTOM = 24'h800001;
 
@@ -87,21 +85,30 @@ module nc_update #(
     {n13, n14} <= {n12, n13};
     if (rst) {issuing, valid} <= '0;
   end
-  nc_delay #(.WIDTH(NX), .STEPS(12)) numbers (.clk, .rst, .d(n0), .q(n12));
+  nc_delay #(.WIDTH(NX), .STEPS(12)) numbers (.clk, .d(n0), .q(n12));
 
   // --- e2: state and parameters. u, v and refr share a RAM; the host writes a part by reading the rest first.
-  logic [53:0] state_read, e2_state, state_bus, e14_state;
-  logic [25:0] params_read, e2_params;
-  logic state_we;
+  logic [53:0] state_read, e2_state, host_state, e14_state;
+  logic [25:0] params_read, e2_params, params_wdata;
+  logic [29:0] host_v;
+  logic [23:0] host_u;
+  logic [NX-1:0] host_addr, params_addr;
+  logic state_we, host, host_u_we, host_v_we, params_host, params_host_we;
+  nc_near #(.WIDTH(NX + 33)) state_bus (
+      .clk, .d({bus_active, u_we, v_we, bus_addr[NX-1:0], bus_wdata[29:0]}), .q({host, host_u_we, host_v_we, host_addr, host_v})
+  );
+  nc_near #(.WIDTH(NX + 28)) params_bus (
+      .clk, .d({bus_active, params_we, bus_addr[NX-1:0], bus_wdata[25:0]}), .q({params_host, params_host_we, params_addr, params_wdata})
+  );
   nc_ram #(
       .WIDTH(54),
       .DEPTH(N)
   ) state (
       .clk,
-      .we   (state_we || u_we || v_we || zero_we),
-      .waddr(zero_we ? zero_addr : bus_active ? bus_addr[NX-1:0] : n14),
-      .wdata(zero_we ? 54'd0 : bus_active ? state_bus : e14_state),
-      .raddr(bus_active ? bus_addr[NX-1:0] : n0),
+      .we   (state_we || host_u_we || host_v_we),
+      .waddr(host ? host_addr : n14),
+      .wdata(host ? host_state : e14_state),
+      .raddr(host ? host_addr : n0),
       .rdata(state_read)
   );
   nc_ram #(
@@ -109,13 +116,14 @@ module nc_update #(
       .DEPTH(N)
   ) params (
       .clk,
-      .we   (params_we),
-      .waddr(bus_addr[NX-1:0]),
-      .wdata(bus_wdata[25:0]),
-      .raddr(bus_active ? bus_addr[NX-1:0] : n0),
+      .we   (params_host_we),
+      .waddr(params_addr),
+      .wdata(params_wdata),
+      .raddr(params_host ? params_addr : n0),
       .rdata(params_read)
   );
-  assign state_bus = {v_we ? bus_wdata[29:0] : e2_state[53:24], u_we ? bus_wdata[23:0] : e2_state[23:0]};
+  assign host_u = host_v[23:0];
+  assign host_state = {host_v_we ? host_v : e2_state[53:24], host_u_we ? host_u : e2_state[23:0]};
   assign {v_rdata, u_rdata} = e2_state;
   assign params_rdata = e2_params;
   always_ff @(posedge clk) begin
@@ -131,6 +139,9 @@ module nc_update #(
 
   // --- the type table, in three parts by the stage that needs them: e3; e11 (leak); e12 (vth, soft, refr)
   logic [TX-1:0] e10_type, e11_type, type_waddr;
+  logic [1:0] type_part;
+  logic [35:0] type_item;
+  logic type_we;
   logic [2:0] item_we;
   logic [12:0] du, dv;
   logic [7:0] gain;
@@ -139,27 +150,29 @@ module nc_update #(
   logic [19:0] leak;
   logic [23:0] vth;
   logic subtract;
-  assign type_waddr = bus_addr[TX+1:2];
-  assign item_we = {types_we && bus_addr[1:0] == 2'd2, types_we && bus_addr[1:0] == 2'd1, types_we && bus_addr[1:0] == 2'd0};
+  nc_near #(.WIDTH(TX + 39)) types_bus (
+      .clk, .d({types_we, bus_addr[TX+1:0], bus_wdata}), .q({type_we, type_waddr, type_part, type_item})
+  );
+  assign item_we = {type_we && type_part == 2'd2, type_we && type_part == 2'd1, type_we && type_part == 2'd0};
   nc_lutram #(.WIDTH(26), .DEPTH(TYPES)) item0_early (
-      .clk, .we(item_we[0]), .waddr(type_waddr), .wdata(bus_wdata[25:0]), .raddr(e2_type), .rdata({dv, du})
+      .clk, .we(item_we[0]), .waddr(type_waddr), .wdata(type_item[25:0]), .raddr(e2_type), .rdata({dv, du})
   );
   nc_lutram #(.WIDTH(12), .DEPTH(TYPES)) item1_early (
-      .clk, .we(item_we[1]), .waddr(type_waddr), .wdata(bus_wdata[35:24]), .raddr(e2_type), .rdata({ishift, gain})
+      .clk, .we(item_we[1]), .waddr(type_waddr), .wdata(type_item[35:24]), .raddr(e2_type), .rdata({ishift, gain})
   );
   nc_lutram #(.WIDTH(6), .DEPTH(TYPES)) item2_early (
-      .clk, .we(item_we[2]), .waddr(type_waddr), .wdata(bus_wdata[25:20]), .raddr(e2_type), .rdata(level)
+      .clk, .we(item_we[2]), .waddr(type_waddr), .wdata(type_item[25:20]), .raddr(e2_type), .rdata(level)
   );
   nc_lutram #(.WIDTH(20), .DEPTH(TYPES)) item2_leak (
-      .clk, .we(item_we[2]), .waddr(type_waddr), .wdata(bus_wdata[19:0]), .raddr(e10_type), .rdata(leak)
+      .clk, .we(item_we[2]), .waddr(type_waddr), .wdata(type_item[19:0]), .raddr(e10_type), .rdata(leak)
   );
   nc_lutram #(.WIDTH(7), .DEPTH(TYPES)) item0_late (
-      .clk, .we(item_we[0]), .waddr(type_waddr), .wdata(bus_wdata[32:26]), .raddr(e11_type), .rdata({subtract, refr_of_type})
+      .clk, .we(item_we[0]), .waddr(type_waddr), .wdata(type_item[32:26]), .raddr(e11_type), .rdata({subtract, refr_of_type})
   );
   nc_lutram #(.WIDTH(24), .DEPTH(TYPES)) item1_late (
-      .clk, .we(item_we[1]), .waddr(type_waddr), .wdata(bus_wdata[23:0]), .raddr(e11_type), .rdata(vth)
+      .clk, .we(item_we[1]), .waddr(type_waddr), .wdata(type_item[23:0]), .raddr(e11_type), .rdata(vth)
   );
-  nc_delay #(.WIDTH(TX), .STEPS(8)) types (.clk, .rst, .d(e2_type), .q(e10_type));
+  nc_delay #(.WIDTH(TX), .STEPS(8)) types (.clk, .d(e2_type), .q(e10_type));
 
   // --- e3: signs, magnitudes, factors. A neuron that rests keeps v: no decay, and nothing is added.
   logic [12:0] e3_keep_u, e3_keep_v;
@@ -199,11 +212,11 @@ module nc_update #(
   logic [7:0] e5_post, e13_post;
   logic [23:0] e13_u;
   nc_delay #(.WIDTH(42), .STEPS(2)) to_e5 (
-      .clk, .rst, .d({e3_u_negative, e3_v_negative, e3_open, e3_hold, e3_ishift, e3_bias, e3_refr, e3_post}),
+      .clk, .d({e3_u_negative, e3_v_negative, e3_open, e3_hold, e3_ishift, e3_bias, e3_refr, e3_post}),
       .q({e5_u_negative, e5_v_negative, e5_open, e5_hold, e5_ishift, e5_bias, e5_refr, e5_post})
   );
   nc_delay #(.WIDTH(15), .STEPS(8)) to_e13 (
-      .clk, .rst, .d({e5_open, e5_refr, e5_post}), .q({e13_open, e13_refr, e13_post})
+      .clk, .d({e5_open, e5_refr, e5_post}), .q({e13_open, e13_refr, e13_post})
   );
 
   // --- e4: products of halves, as no multiplier is 24 bits wide everywhere
@@ -271,9 +284,9 @@ module nc_update #(
     e8_saturated <= !u_fits;
     e8_hold <= e7_hold;
   end
-  nc_delay #(.WIDTH(25), .STEPS(2)) v_to_e8 (.clk, .rst, .d(e6_v), .q(e8_v));
+  nc_delay #(.WIDTH(25), .STEPS(2)) v_to_e8 (.clk, .d(e6_v), .q(e8_v));
 
-  nc_delay #(.WIDTH(24), .STEPS(5)) u_to_e13 (.clk, .rst, .d(e8_u), .q(e13_u));
+  nc_delay #(.WIDTH(24), .STEPS(5)) u_to_e13 (.clk, .d(e8_u), .q(e13_u));
 
   // --- e9, e10: v
   logic [25:0] e9_v;
@@ -333,23 +346,29 @@ module nc_update #(
     if (valid[14]) earlier <= {e14_fired, earlier[30:1]};
     if (rst) {state_we, cell_we, saturated} <= '0;
   end
-  assign cell_waddr = zero_we ? zero_addr : n14;
-  assign fired_we = (valid[14] && n14[4:0] == 5'd31) || zero_we;
-  assign fired_waddr = zero_we ? zero_addr[NX-1:5] : n14[NX-1:5];
-  assign fired_wdata = zero_we ? 32'd0 : {e14_fired, earlier};
+  assign cell_waddr = n14;
+  assign fired_we = valid[14] && n14[4:0] == 5'd31;
+  assign fired_waddr = n14[NX-1:5];
+  assign fired_wdata = {e14_fired, earlier};
   assign spike = valid[14] && e14_fired;
   assign spike_neuron = n14;
   assign routes_rdata = spike_route;
 
+  logic routes_host, routes_host_we;
+  logic [NX-1:0] routes_addr;
+  logic [15:0] routes_wdata;
+  nc_near #(.WIDTH(NX + 18)) routes_bus (
+      .clk, .d({bus_active, routes_we, bus_addr[NX-1:0], bus_wdata[15:0]}), .q({routes_host, routes_host_we, routes_addr, routes_wdata})
+  );
   nc_ram #(
       .WIDTH(16),
       .DEPTH(N)
   ) routes (
       .clk,
-      .we   (routes_we),
-      .waddr(bus_addr[NX-1:0]),
-      .wdata(bus_wdata[15:0]),
-      .raddr(bus_active ? bus_addr[NX-1:0] : n12),
+      .we   (routes_host_we),
+      .waddr(routes_addr),
+      .wdata(routes_wdata),
+      .raddr(routes_host ? routes_addr : n12),
       .rdata(route_read)
   );
 endmodule

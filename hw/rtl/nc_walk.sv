@@ -40,7 +40,7 @@ module nc_walk #(
     output logic [   3:0] op_lanes,
     // host
     input  logic          bus_active,
-    input  logic [  10:0] bus_addr,
+    input  logic [AX-1:0] bus_addr,
     input  logic          rows_we,
     input  logic [  35:0] bus_wdata,
     output logic [  35:0] rows_rdata
@@ -55,23 +55,29 @@ module nc_walk #(
   logic [35:0] read, row;
   logic [7:0] axon_pre;
   logic [2:0] fmt, rule;
-  logic more, learns, run, load, advance, stop, fetch;
+  logic more, run, load, advance, stop, fetch;
+  logic learns, delays, holds;  // known as soon as `row`: it is issued; goes to the pending memory; takes longer than a clock
 
   assign fmt = row[2:0];
   assign rule = fmt == FMT_SPARSE || fmt == FMT_DENSE ? row[9:7] : 3'd0;
   assign more = row[3] && row_at != {AX{1'b1}} && !stop;
-  assign learns = learning ? rule != 3'd0 : fmt == FMT_SPARSE || fmt == FMT_DENSE || fmt == FMT_ONE;
   assign rows_rdata = row;
 
+  logic host, host_we;
+  logic [AX-1:0] host_addr;
+  logic [35:0] host_wdata;
+  nc_near #(.WIDTH(AX + 38)) bus (
+      .clk, .d({bus_active, rows_we, bus_addr, bus_wdata}), .q({host, host_we, host_addr, host_wdata})
+  );
   nc_ram #(
       .WIDTH(36),
       .DEPTH(A)
   ) rows (
       .clk,
-      .we   (rows_we),
-      .waddr(bus_addr[AX-1:0]),
-      .wdata(bus_wdata),
-      .raddr(bus_active ? bus_addr[AX-1:0] : row_next),
+      .we   (host_we),
+      .waddr(host_addr),
+      .wdata(host_wdata),
+      .raddr(host ? host_addr : row_next),
       .rdata(read)
   );
 
@@ -100,8 +106,8 @@ module nc_walk #(
   // --- what becomes of a descriptor
   assign run = state == DECODE && learns;
   assign load = run || tap_valid;  // something waits to be issued
-  assign tap_start = state == DECODE && fmt == FMT_CONV && !learning;
-  assign delay_valid = state == DECODE && fmt == FMT_DELAY && !learning && row[24:21] != 4'd0;
+  assign tap_start = state == DECODE && holds && fmt == FMT_CONV;
+  assign delay_valid = state == DECODE && delays;
   assign delay_axon = row[10+AX-1:10];
   assign delay_steps = row[24:21];
   assign gate_neuron = row[19:10];
@@ -113,10 +119,9 @@ module nc_walk #(
     case (state)
       REST:    advance = 1'b1;
       DECODE:
-      if (run) advance = free;
-      else if (learning) advance = 1'b1;
-      else if (fmt == FMT_CONV || fmt == FMT_GATE) advance = 1'b0;
-      else advance = !delay_valid || delay_ready;
+      if (learns) advance = free;
+      else if (delays) advance = delay_ready;
+      else advance = !holds;
       TAPS:    advance = tap_finished;
       GATE3:   advance = 1'b1;
       default: advance = 1'b0;
@@ -128,13 +133,16 @@ module nc_walk #(
   assign tap_ready = free;
 
   always_ff @(posedge clk) begin
-    row <= read;
-    if (state == DECODE && !advance) row <= row;
-    if (state == TAPS || state == GATE1 || state == GATE2) row <= row;
+    if (state != TAPS && state != GATE1 && state != GATE2 && (state != DECODE || advance)) begin
+      row <= read;
+      if (learning) learns <= (read[2:0] == FMT_SPARSE || read[2:0] == FMT_DENSE) && read[9:7] != 3'd0;
+      else learns <= read[2:0] == FMT_SPARSE || read[2:0] == FMT_DENSE || read[2:0] == FMT_ONE;
+      delays <= !learning && read[2:0] == FMT_DELAY && read[24:21] != 4'd0;
+      holds  <= !learning && (read[2:0] == FMT_CONV || read[2:0] == FMT_GATE);
+    end
     case (state)
       FETCH:   state <= DECODE;
-      DECODE:  if (!advance && tap_start) state <= TAPS;
-      else if (!advance && fmt == FMT_GATE && !run && !delay_valid) state <= GATE1;
+      DECODE:  if (holds) state <= fmt == FMT_CONV ? TAPS : GATE1;
       GATE1:   state <= GATE2;
       GATE2:   state <= GATE3;
       default: ;

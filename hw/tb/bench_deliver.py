@@ -144,7 +144,7 @@ async def prepared(dut, name: str) -> Deliver:
     rng = numbers(name)
     names = "delivering learning op_valid op_header op_kind op_half op_addr op_target op_weight op_shift op_rule "
     names += "op_pre op_lanes gate_neuron update cell_raddr cell_we cell_waddr cell_wpost fired_we fired_waddr "
-    names += "fired_wdata bus_active bus_addr bus_wdata words_we acc_we post_we rules_we zero_we"
+    names += "fired_wdata bus_active bus_addr bus_wdata words_we acc_we post_we rules_we"
     await start(dut, **dict.fromkeys(names.split(), 0))
     dut.delivering.value = 1
     bench = Deliver(dut, rng)

@@ -89,7 +89,7 @@ def image(rng, kinds, window, learn):
 async def corners_as_the_twin_says(dut):
     rng = numbers("update")
     names = "start may_issue step window learn k_post inc_post add_post cell_acc cell_post bus_active bus_addr "
-    names += "bus_wdata params_we routes_we types_we u_we v_we zero_we zero_addr"
+    names += "bus_wdata params_we routes_we types_we u_we v_we"
     await start(dut, **dict.fromkeys(names.split(), 0))
     draw = types(rng)
     serving, neurons = None, 0

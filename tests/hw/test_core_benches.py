@@ -14,11 +14,16 @@ SMALL = {"N": 64}
         (
             "bench_deliver",
             "nc_deliver",
-            ("nc_ram", "nc_lutram", "nc_bits", "nc_delay", "nc_change", "nc_lane", "nc_words"),
+            ("nc_ram", "nc_lutram", "nc_bits", "nc_delay", "nc_near", "nc_change", "nc_lane", "nc_words"),
             SMALL | {"W": 256},
         ),
-        ("bench_update", "nc_update", ("nc_ram", "nc_lutram", "nc_decay", "nc_delay"), SMALL | {"TYPES": 16}),
-        ("bench_pending", "nc_pending", ("nc_ram",), {"A": 64}),
+        (
+            "bench_update",
+            "nc_update",
+            ("nc_ram", "nc_lutram", "nc_decay", "nc_delay", "nc_near"),
+            SMALL | {"TYPES": 16},
+        ),
+        ("bench_pending", "nc_pending", ("nc_ram", "nc_near", "nc_pair"), {"A": 64}),
     ],
 )
 def test_a_part_of_the_core(tmp_path, monkeypatch, module, top, parts, parameters) -> None:

@@ -10,6 +10,7 @@ from nmc_compiler.errors import CapacityError, LinkError, NmcError, ToolNotFound
 from nmc_hw import program, synth, synth_tools
 from nmc_hw.synth import _fits, missed, route_arguments, whole, yosys_script
 from nmc_hw.synth_boards import BOARDS, board_named, clocking, parameters_of, sizes_for
+from nmc_hw.synth_places import place, places_of
 from nmc_hw.synth_report import netlist_of, stat_of
 
 
@@ -57,6 +58,33 @@ def test_the_script_checks_and_counts() -> None:
     assert "--seed 7" in " ".join(route_arguments(board, 7, 80_000_000))
 
 
+def cells_of(cores, blocks=4):
+    """Names of the block RAMs and multipliers of a device, as yosys gives them."""
+    inner = [f"{part}.mem.0.0" for part in ("scan.traces", "pending.ram", "walk.rows", "update.state", "deliver.cells")]
+    words = [f"deliver.synapses.part[{p}].wide.block[{b}].ram.mem.0.0" for p in range(8) for b in range(blocks)]
+    rams = [f"d.mesh.node[{c}].present.core.{part}" for c in range(cores) for part in (*inner, *words)]
+    return [*rams, "d.log.ring.mem.0.0"], [f"d.mesh.node[{c}].present.core.update.e4_u_DI" for c in range(cores)]
+
+
+def test_every_core_gets_a_quarter_of_the_chip(tmp_path) -> None:
+    rams, multipliers = cells_of(4)
+    places = places_of(rams, multipliers)
+    assert set(places) == {*rams, *multipliers} and len(set(places.values())) == len(places)
+    for name, bel in places.items():
+        if "node" in name:
+            core, x, y = int(name.split("node[")[1][0]), *(int(part[1:]) for part in bel.split("/")[:2])
+            assert (x > 60, y > 46) == (core % 2 == 1, core >= 2), (name, bel)
+    assert places_of(*cells_of(4, blocks=8)) == {}  # 69 block RAMs, and a quarter has 52
+    cells = {name: {"type": "DP16KD", "attributes": {}} for name in rams} | {"lut": {"type": "LUT4", "attributes": {}}}
+    path = tmp_path / "netlist.json"
+    path.write_text(
+        json.dumps({"modules": {"box": {"attributes": {}}, "t": {"attributes": {"top": "1"}, "cells": cells}}})
+    )
+    assert place(path) == len(rams)
+    placed = json.loads(path.read_text())["modules"]["t"]["cells"]
+    assert all(placed[name]["attributes"]["BEL"] == places[name] for name in rams) and not placed["lut"]["attributes"]
+
+
 def test_cells_are_counted_as_the_vendor_does(tmp_path) -> None:
     cells = {"LUT6": 10, "LUT2": 5, "RAM32M": 2, "SRL16E": 3, "RAMB36E1": 4, "RAMB18E1": 3, "FDRE": 9, "$scopeinfo": 1}
     path = tmp_path / "stat.json"
@@ -90,6 +118,8 @@ def tools(tmp_path, monkeypatch):
     def run_tool(name, arguments, folder):
         ran.append(name)
         if name == "yosys":
+            netlist = {"modules": {"top": {"attributes": {"top": "1"}, "cells": {}}}}
+            (folder / "netlist.json").write_text(json.dumps(netlist))
             (folder / "stat.json").write_text(
                 json.dumps({"design": {"num_cells_by_type": {"LUT4": 100}}, "modules": {}})
             )
