@@ -40,7 +40,7 @@ def edit(old: str, new: str) -> str:
 
 
 def test_bundled_targets():
-    assert list_targets() == ["generic-mesh", "loihi1", "loihi2", "neurocore", "neurocore-1"]
+    assert list_targets() == ["generic-mesh", "loihi1", "loihi2", "neurocore", "neurocore-1", "neurocore-ulx3s"]
     for name in list_targets():
         assert load_target(name).name == name
         assert load_target(TARGETS / f"{name}.yaml") == load_target(name)
@@ -290,7 +290,7 @@ def test_unknown_name(name):
     with pytest.raises(UsageError) as caught:
         load_target(name)
     assert str(caught.value) == (
-        f"unknown target {name!r}; known: generic-mesh, loihi1, loihi2, neurocore, neurocore-1; "
+        f"unknown target {name!r}; known: generic-mesh, loihi1, loihi2, neurocore, neurocore-1, neurocore-ulx3s; "
         "or give the path of a .yaml file"
     )
 
