@@ -97,16 +97,16 @@ class Tracker(nn.Module):
 
 
 class Codes(nn.Module):
-    """I-LIF: h = 1/4 (h - s) + x, s = round(clamp(h, 0, 4))."""
+    """I-LIF: h = keep (h - s) + gain x, s = round(clamp(h, 0, 4))."""
 
-    norm = 1
+    norm, keep, gain = 1, 0.25, 1.0
 
     def forward(self, x: Tensor) -> Tensor:
         left, spikes = torch.zeros_like(x[0]), []
         for current in x:
-            h = left + current
+            h = left + self.gain * current
             spikes.append(h.clamp(0, 4).round())
-            left = 0.25 * (h - spikes[-1])
+            left = self.keep * (h - spikes[-1])
         return torch.stack(spikes)
 
 
@@ -238,10 +238,10 @@ class Last(nn.Module):
 
 
 class Detect(nn.Module):
-    def __init__(self, widths: tuple[int, ...], classes: int, boxes: int):
+    def __init__(self, widths: tuple[int, ...], classes: int, boxes: int, inner: tuple[int, int] = (4, 4)):
         super().__init__()
-        for name, out in (("cv2", boxes), ("cv3", classes)):
-            branches = [nn.Sequential(Unit(w, 4, 3), Unit(4, 4, 3), Last(4, out)) for w in widths]
+        for name, mid, out in (("cv2", inner[0], boxes), ("cv3", inner[1], classes)):
+            branches = [nn.Sequential(Unit(w, mid, 3), Unit(mid, mid, 3), Last(mid, out)) for w in widths]
             self.add_module(name, nn.ModuleList(branches))
 
     def forward(self, parts: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
@@ -268,7 +268,7 @@ LAYOUT = {
 
 
 class Detector(nn.Module):
-    """``LAYOUT``: real images to box and class maps of two scales."""
+    """``LAYOUT``: real images, or frames [B, T, C, H, W], to box and class maps of two scales."""
 
     def __init__(self, T: int = 2):
         super().__init__()
@@ -279,7 +279,8 @@ class Detector(nn.Module):
         self.model = nn.ModuleList(layers)
 
     def forward(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
-        m, values = self.model, [images.expand(self.T, *images.shape)]
+        frames = images.transpose(0, 1) if images.ndim == 5 else images.expand(self.T, *images.shape)
+        m, values = self.model, [frames]
         for n in range(1, 6):
             values.append(m[n](values[-1]))
         values.append(values[5].repeat_interleave(2, -1).repeat_interleave(2, -2))
@@ -287,3 +288,40 @@ class Detector(nn.Module):
         values.append(m[8](values[7]))
         values.append(m[9](values[8]))
         return m[10]([values[2], values[9]])
+
+
+# ---- SpikeYOLO at its published sizes ----
+
+SCALES = {"n": (0.33, 0.375, 1), "s": (0.33, 0.5, 1), "m": (0.5, 0.625, 2), "l": (0.5, 0.75, 2)}
+"""Of the authors' snn_yolov8.yaml: depth, width, and the ratio of layer 25 that its comments ask for."""
+
+
+def published(depth: float, width: float, last: int, classes: int = 80) -> nn.ModuleList:
+    """Layers of the published layout, in order; those without tensors are Identity."""
+    from nmc_compiler.frontends.spikeyolo import PUBLISHED
+
+    layers, widths = nn.ModuleList(), [3]
+    for at, (before, repeats, kind, (first, *rest)) in enumerate(PUBLISHED):
+        reads = [widths[k + 1] if k >= 0 else widths[-1] for k in (before if isinstance(before, tuple) else (before,))]
+        cin, count = reads[0], max(round(repeats * depth), 1) if repeats > 1 else repeats
+        out, made = cin, nn.Identity()
+        if kind == "MS_DownSampling":
+            out = int(first * width)
+            made = Down(cin, out, *rest)
+        elif kind in ("MS_AllConvBlock", "MS_ConvBlock"):
+            ratio, cls = (last if at == 25 else first), AllBlock if kind == "MS_AllConvBlock" else RepBlock
+            made = nn.Sequential(*(cls(cin, ratio) for _ in range(count))) if count > 1 else cls(cin, ratio)
+        elif kind == "SpikeSPPF":
+            made = Sppf(cin)
+        elif kind == "MS_StandardConv":
+            out = int(first * width)
+            made = Unit(cin, out, *rest)
+        elif kind == "Concat":
+            out = sum(reads)
+        elif kind == "SpikeDetect":
+            made = Detect(tuple(reads), classes, 64, (max(16, reads[0] // 4, 64), max(reads[0], classes)))
+            made.dfl = nn.Module()
+            made.dfl.conv = nn.Conv2d(16, 1, 1, bias=False)
+        layers.append(made)
+        widths.append(out)
+    return layers

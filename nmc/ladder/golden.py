@@ -73,14 +73,18 @@ def _recorded(file: Npz, names: list[str], nodes: dict[str, Node], graph: Graph)
         shape = file.header(PREFIX + name).shape
         expected = record_shape(nodes[name])
         lead = shape[: len(shape) - len(expected)]
-        steps = (graph.timesteps,) if graph.record_time else ()
-        if any(steps) and len(lead) == 1 and lead[0] % graph.timesteps == 0:  # a module that got both as one axis
-            lead = (graph.timesteps, lead[0] // graph.timesteps)
+        _, count = record_window(nodes[name], graph)
+        steps = (count,) if graph.record_time else ()
+        if _images_last(shape, nodes[name], graph):
+            lead = (count, shape[-1])
+            shape = (*lead, *expected)
+        elif any(steps) and len(lead) == 1 and lead[0] % count == 0:  # a module that got both as one axis
+            lead = (count, lead[0] // count)
         if shape[len(shape) - len(expected) :] != expected or lead[:-1] != steps or len(lead) != len(steps) + 1:
             axes = [*(["T"] if graph.record_time else []), "images", *map(str, expected)]
             raise FrontendError(
                 f"{file.path}: {PREFIX}{name} has shape {list(shape)}, expected [{', '.join(axes)}]"
-                + (f" with T = {graph.timesteps}" if graph.record_time else "")
+                + (f" with T = {count}" if graph.record_time else "")
             )
         found[name] = lead[-1]
     counts = set(found.values())
@@ -89,9 +93,23 @@ def _recorded(file: Npz, names: list[str], nodes: dict[str, Node], graph: Graph)
     return counts.pop()
 
 
+def _images_last(shape: tuple[int, ...], node: Node, graph: Graph) -> bool:
+    """Whether an array is [T, channels, images] (LMUFormer's modules), and not [T, images, channels]."""
+    if not graph.record_time or len(shape) != 3 or len(record_shape(node)) != 1:
+        return False
+    _, count = record_window(node, graph)
+    (channels,) = record_shape(node)
+    return shape[:2] == (count, channels) and shape[2] != channels
+
+
 def record_shape(node: Node) -> tuple[int, ...]:
     """Shape of one timestep of a population as its authors lay it out."""
     return tuple(node.attr("record_shape", node.type.shape))
+
+
+def record_window(node: Node, graph: Graph) -> tuple[int, int]:
+    """The first timestep of a population that its authors' module has, and how many; outside it is silent."""
+    return node.attr("record_window", (0, graph.timesteps))  # type: ignore[no-any-return]
 
 
 def _codes(file: Npz, name: str, node: Node, graph: Graph, recorded: int) -> np.ndarray:
@@ -100,11 +118,13 @@ def _codes(file: Npz, name: str, node: Node, graph: Graph, recorded: int) -> np.
         raise FrontendError(f"{file.path}: {PREFIX}{name} has dtype {stored.dtype}; codes are whole numbers")
     if stored.max() > LARGEST_CODE or stored.min() < 0:
         raise FrontendError(f"{file.path}: {PREFIX}{name} holds {stored.min()} to {stored.max()}; codes are 0 to 255")
+    stored = np.moveaxis(stored, 2, 1) if _images_last(stored.shape, node, graph) else stored
     perm = node.attr("record_perm", (0, 1, 2))
-    lead = (graph.timesteps if graph.record_time else 1, recorded)
-    laid = stored.reshape(*lead, *(node.type.shape[axis] for axis in perm))
+    first, count = record_window(node, graph) if graph.record_time else (0, 1)
+    laid = stored.reshape(count, recorded, *(node.type.shape[axis] for axis in perm))
     back = [2 + perm.index(axis) for axis in range(3)]
-    return laid.transpose(0, 1, *back)
+    silent = (first, graph.timesteps - first - count) if graph.record_time else (0, 0)
+    return np.pad(laid.transpose(0, 1, *back), (silent, *[(0, 0)] * 4))
 
 
 def _logits(file: Npz, samples: int, classes: int) -> np.ndarray:

@@ -197,3 +197,62 @@ def test_layouts_that_are_refused(row: int, new: list, text: str) -> None:
     with pytest.raises(FrontendError) as error:
         spikeyolo.build(state, parse_config({"img_size": 32, **map_models.LAYOUT, **changed(row, new)}, "test"))
     assert str(error.value).startswith(text)
+
+
+def test_detector_on_frames_of_events() -> None:
+    """The form for Gen1: frames come with the data, neurons are SpikingJelly's LIF with soft reset and codes."""
+    import map_models
+
+    x = torch.rand(2, 2, 3, 32, 32, dtype=torch.float64)
+    model = settled(map_models.Detector(2), x)
+    for module in model.modules():
+        if isinstance(module, map_models.Codes):
+            module.keep, module.gain = 0.5, 0.5
+    with torch.no_grad():
+        model.train()(x)
+    model.eval()
+    layout = {**map_models.LAYOUT, "backbone": [[-1, 1, "MS_GetT", [3, 1]], *map_models.LAYOUT["backbone"][1:]]}
+    config = {"img_size": 32, **layout, "T": 2, "input_time": True, "decay": 0.5, "decay_input": True}
+    graph, _ = spikeyolo.build(state_of(model), parse_config(config, "test"))
+    assert graph.timesteps == 2 and graph.input_time
+    seen, want = seen_codes(model, (map_models.Codes,), x)
+    got = interpret(graph, x.numpy(), record="all")
+    same_codes(graph, got.codes, seen)
+    np.testing.assert_allclose(got.outputs["box0"][-1] / 2, want[0][0].numpy(), atol=1e-9)
+    with pytest.raises(FrontendError, match="the model needs 'T', which a checkpoint cannot tell"):
+        spikeyolo.build(state_of(model), parse_config({k: v for k, v in config.items() if k != "T"}, "test"))
+
+
+# Millions of parameters as the authors' yaml has them (13.2 is 13.27, cut; 69 is 68.48), and parameters and entries of
+# their own classes, counted.
+PUBLISHED = {
+    "n": (13.2, 13_271_632, 755),
+    "s": (23.1, 23_153_024, 755),
+    "m": (48, 47_841_856, 947),
+    "l": (69, 68_478_400, 947),
+}
+
+
+@pytest.mark.parametrize("scale", PUBLISHED)
+def test_parameters_are_the_published_ones(scale: str) -> None:
+    import map_models
+
+    said, parameters, entries = PUBLISHED[scale]
+    with torch.device("meta"):
+        model = map_models.published(*map_models.SCALES[scale])
+    assert (sum(p.numel() for p in model.parameters()), len(model.state_dict())) == (parameters, entries)
+    assert abs(parameters / 1e6 - said) < 0.6
+
+
+def test_the_published_layout_is_built() -> None:
+    """Of zeros, at a small image: every tensor has its place."""
+    import map_models
+
+    with torch.device("meta"):
+        shapes = {f"model.{k}": v.shape for k, v in map_models.published(*map_models.SCALES["n"]).state_dict().items()}
+    state = {k: np.zeros(s, np.float32) for k, s in shapes.items() if not k.endswith("num_batches_tracked")}
+    graph, notes = spikeyolo.build(state, parse_config({"img_size": 64}, "test"))
+    assert [n.name for n in graph.outputs] == [f"{what}{n}" for n in range(3) for what in ("box", "class")]
+    assert {n.type.shape[0] for n in graph.outputs} == {64, 80} and notes[0].startswith(
+        "dead tensor 'model.26.dfl.conv"
+    )

@@ -106,8 +106,10 @@ class FamilyBuilder:
     def conv_bn(self, x: str, conv: str, bn: str, **options: Any) -> str:
         return self.norm(self.conv(x, conv, **options), bn)
 
-    def lif(self, x: str, name: str, theta: str = "v_threshold", layout: str = "CHW", heads: int = 0) -> str:
-        """LIF N1 with the family's tau, threshold and hard reset to 0; ``layout`` is the authors'."""
+    def lif(
+        self, x: str, name: str, theta: str = "v_threshold", layout: str = "CHW", heads: int = 0, **more: Any
+    ) -> str:
+        """LIF N1 with the family's tau, threshold, hard reset to 0, and ``more``; ``layout`` is the authors'."""
         plif = self.config.has("spike_mode") and self.config.value("spike_mode") == "plif"
         tau = self._learned_tau(f"{name}.w") if plif else self.config.number("tau")
         return self.graph.add(
@@ -120,6 +122,7 @@ class FamilyBuilder:
             reset=Attr("hard", "family"),
             compare=Attr("ge", "family"),
             decay_input=Attr(True, "family"),
+            **more,
             **record(self.graph.nodes[x].type.shape, layout, heads),
         )
 

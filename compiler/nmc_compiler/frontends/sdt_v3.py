@@ -6,8 +6,6 @@ convolutions (``pwconv1``, ``bn1``, ...), and its neurons have a state: I-LIF, o
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from nmc_compiler.errors import FrontendError
@@ -161,7 +159,7 @@ def attention(b: FamilyBuilder, x: str, p: str) -> str:
         spike(b, b.conv_bn(s, *keys[n], out=out), f"{p}.{n}_spike")
         for n, out in (("q", channels), ("k", channels), ("v", wide))
     )
-    scale = Attr(2.0 / math.sqrt(channels // heads), "family")
+    scale = Attr((channels // heads) ** -0.5 * 2.0, "family")  # to the last digit, as theirs
     current = b.graph.add("attn", q, k, v, heads=Attr(heads, "config"), scale=scale)
     s = spike(b, current, f"{p}.attn_spike", "CN")
     return b.conv_bn(s, *keys["proj"], out=channels)

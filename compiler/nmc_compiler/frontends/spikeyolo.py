@@ -63,11 +63,15 @@ class _Builder(Convolutional):
         """I-LIF N7; a code of one timestep alone needs no state."""
         levels = Attr(self.config.integer("D"), self.config.get("D").evidence)
         norm, even = Attr(1, "family"), "half_even"
+        kept = self.config.get("decay")
+        lost = 1.0 - float(kept.value)  # type: ignore[arg-type]
+        gain = lost if self.config.flag("decay_input") else None
         if self.graph.timesteps == 1:
-            return self.multilevel(x, name, norm, layout, even)
+            return self.multilevel(x, name, norm, layout, even, gain)
         return self.graph.add(
-            "ilif", x, name=name, beta=self.config.get("decay"), theta=Attr(1.0, "family"), levels=levels, norm=norm,
-            rounding=Attr(even, "family"), **record(self.graph.nodes[x].type.shape, layout, 0),
+            "ilif", x, name=name, beta=kept, theta=Attr(1.0, "family"), levels=levels, norm=norm,
+            gain=None if gain is None else Attr(gain, "config"), rounding=Attr(even, "family"),
+            **record(self.graph.nodes[x].type.shape, layout, 0),
         )  # fmt: skip
 
     def spike_conv(self, x: str, p: str, stride: int = 1) -> str:
@@ -86,9 +90,10 @@ def configure(tensors: dict[str, np.ndarray], config: ModelConfig) -> ModelConfi
     """Family constants where the config is silent; T is that of the layout's MS_GetT."""
     config = config.with_defaults("family", D=4, decay=0.25, backbone=PUBLISHED, head=())
     first = _layers(config)[0]
-    if first[2] == "MS_GetT" and len(first[3]) > 1 and config.values["backbone"].evidence != "family":
+    frames = config.flag("input_time")  # MS_GetT takes as many as there are
+    if first[2] == "MS_GetT" and len(first[3]) > 1 and not frames and config.values["backbone"].evidence != "family":
         config = config.agree("T", int(first[3][1]), "MS_GetT of the backbone")
-    config = config.with_defaults("family", T=1)
+    config = config if frames else config.with_defaults("family", T=1)
     for key in ("nc", "scales", "depth_multiple", "width_multiple", "ch"):
         config.has(key)
     decay = config.number("decay").value

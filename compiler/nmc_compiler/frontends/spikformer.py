@@ -19,17 +19,18 @@ DEAD = {
 }
 STEM, HEAD = "patch_embed.proj_conv.weight", "head.weight"
 KNOWN = (STEM, "block.0.attn.q_linear.weight", "block.0.mlp.fc1_linear.weight", HEAD)
+LMUFORMER = "block.0.attn.pre_bn.weight"  # of its model with attention
 CONVS = (STEM, "block.0.attn.q_conv.weight", "block.0.mlp.fc1_conv.weight", HEAD)
 
 
 def recognise(tensors: dict[str, np.ndarray]) -> bool:
     """True where the keys are those of this family (and of no other).
 
-    The ImageNet and DVS forms have keys that the Spike-Driven Transformer V1 has too; q is a Conv1d here.
+    The ImageNet and DVS forms have keys that the Spike-Driven Transformer V1 has too, where q is no Conv1d.
     """
     if all(k in tensors for k in KNOWN):
         return True
-    return all(k in tensors for k in CONVS) and tensors[CONVS[1]].ndim == 3
+    return all(k in tensors for k in CONVS) and tensors[CONVS[1]].ndim == 3 and LMUFORMER not in tensors
 
 
 def form_of(tensors: dict[str, np.ndarray]) -> str:
