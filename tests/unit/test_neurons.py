@@ -147,11 +147,42 @@ def test_parallel_spiking_neurons() -> None:
         graph = network("psn", theta=0.75, **form)
         after, _ = integers(graph)
         assert sent(graph) == want == sent(after)
-    masked = weight * np.linspace(0.5, 1, T)[:, None]
-    with pytest.raises(LoweringError, match="^'n' is a parallel spiking neuron whose filter differs by timestep; only"):
-        integers(network("psn", theta=0.75, weight=masked))
-    with pytest.raises(VerifyError, match=r"entries above the diagonal of weight\); a network runs timest"):
-        network("psn", theta=0.75, weight=weight.T)
+
+
+def naive_psn(weight: np.ndarray, theta: np.ndarray, drive: np.ndarray) -> list[int]:
+    return [int(sum(w * x for w, x in zip(weight[t], drive, strict=True)) >= theta[t]) for t in range(len(theta))]
+
+
+@pytest.mark.parametrize("ahead", [0, 1, T - 1])
+def test_parallel_spiking_neurons_of_any_weights(ahead: int) -> None:
+    """Rows that differ, up to ``ahead`` timesteps above the diagonal: a bank for each timestep, and as late."""
+    rng = np.random.default_rng(ahead)
+    weight = np.tril(rng.integers(-8, 9, (T, T)) / 8.0, ahead)
+    theta, begins = rng.integers(-4, 12, T) / 4.0, 2
+    late = {"begins": begins, "late": ahead}
+    graph = network("psn", timesteps=T + begins + ahead, theta=theta, weight=weight, **late)
+    drive = np.concatenate([[9.0] * begins, DRIVE, [9.0] * ahead])  # what comes outside is not heard
+    want = [0] * (begins + ahead) + naive_psn(weight, theta, DRIVE)
+    assert 0 < sum(want) < T
+    after, report = integers(graph)
+    assert sent(graph, drive) == want == sent(after, drive)
+    (entry,) = report.of("psn-banks")
+    assert (entry["timesteps"], entry["neurons"]) == (T, T)
+    program, codes = lower(after, load_target("loihi2"), CompileOptions()), np.rint(drive * 4).astype(int)
+    events = Emulator(program, record=["n"]).run_events({"x": codes.reshape(-1, 1, 1, 1)}, len(codes)).events["n"]
+    assert events.step.tolist() == np.flatnonzero(want).tolist()
+
+
+def test_parallel_spiking_neurons_that_mean_nothing() -> None:
+    later = r"depend on inputs up to 11 timesteps later .* has only 11 timesteps late; late is 0"
+    with pytest.raises(VerifyError, match=later):
+        verify(network("psn", theta=0.75, weight=np.triu(np.ones((T, T)))))
+    with pytest.raises(VerifyError, match="late is a number of timesteps, at least 0, and goes with weight"):
+        network("psn", theta=0.75, taps=np.ones(2), late=1)
+    with pytest.raises(LoweringError, match="'n' has weights of 0 only; it hears nothing; remove it"):
+        integers(network("psn", timesteps=T + 1, theta=0.75, weight=np.zeros((T, T)), late=1))
+    with pytest.raises(VerifyError, match="weight has rows for 12 timesteps, 1 timesteps late, the graph has T = 12"):
+        verify(network("psn", theta=0.75, weight=np.eye(T), late=1))
 
 
 # ---- ops by themselves, one output number at a time ----

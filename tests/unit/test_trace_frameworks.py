@@ -101,26 +101,6 @@ def test_spikingjelly(name: str, mode: str) -> None:
     busy(got)
 
 
-@pytest.mark.parametrize(
-    ("make", "why"),
-    [
-        (
-            lambda n: n.EIFNode(),
-            "a neuron that nmc does not know; say what it computes with nmc.register_neuron(EIFNode",
-        ),
-        (lambda n: n.PSN(T=STEPS), "output timesteps depend on later inputs"),
-    ],
-)
-def test_spikingjelly_refused(make: Callable[[Any], nn.Module], why: str) -> None:
-    jelly()
-    from spikingjelly.activation_based import neuron
-
-    net = nn.Sequential(nn.Linear(3, 4), make(neuron))
-    with pytest.raises(FrontendError) as caught:
-        nmc.trace(net, (STEPS, 1, 3))
-    assert why in str(caught.value)
-
-
 def test_spikingjelly_attention_and_its_own_spikformer() -> None:
     """SpikingSelfAttention (A9), TokenQKAttention (A5), ChannelQKAttention (A6), SpikeDrivenSelfAttention (A1)."""
     jelly()

@@ -5,7 +5,8 @@ Shared by ``lif``, ``neuron`` and ``ilif``. With h the charged potential, s the 
     b     = theta_decay * b + theta_step * s                  theta' = theta (theta_t[t] where given) + b
     v     = reset(v, s) before it is charged where reset_at = next_start, h = reset(h, s) where next_end
     s'    = h >= theta' (compare = ge), > theta' (gt);  with ``levels`` round(clip(h / theta', 0, levels));
-            less 1 where h < theta_low;  kept so far in that the sum of what was sent stays in sum_low..sum_high
+            less 1 where h < theta_low (<= where compare_low = le);  kept so far in that the sum of what was sent stays
+            in sum_low..sum_high
     v'    = reset(h, s') where reset_at = same, at least v_min
     reset(v, s): hard: v_reset where s != 0;  soft: v - s * theta', or v - s * step where given;  none: v
 """
@@ -37,12 +38,14 @@ CODES = {
     "norm": NUMBER,
     "step": PARAMETER,
     "theta_low": PARAMETER,
+    "compare_low": (str,),
     "sum_low": (int,),
     "sum_high": (int,),
 }
 CHOICES = {
     "reset": ("hard", "soft", "none"),
     "compare": ("ge", "gt"),
+    "compare_low": ("lt", "le"),
     "current": ("new", "old"),
     "fire": ("new", "old"),
     "reset_at": ("same", "next_start", "next_end"),
@@ -161,7 +164,8 @@ def codes(c: Call, h: np.ndarray, theta: Any) -> np.ndarray:
         return np.floor(ratio + (0.5 if c.attr("rounding") == "half_up" else 0.0))
     s = (h >= theta if c.attr("compare", "ge") == "ge" else h > theta).astype(np.float64)
     if "theta_low" in c.attrs:
-        s = s - (h < parameter(c.attrs["theta_low"], c.tensors))
+        low = parameter(c.attrs["theta_low"], c.tensors)
+        s = s - (h <= low if c.attr("compare_low", "lt") == "le" else h < low)
     if "sum_low" in c.attrs:
         total = c.state.get("total", 0.0)
         s = np.clip(s, c.attr("sum_low") - total, c.attr("sum_high") - total)

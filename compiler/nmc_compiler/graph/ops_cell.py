@@ -42,13 +42,37 @@ TABLES_OF_NEURONS = ("gain_t", "bias_t", "theta_t", "rise_t")
 
 def check_rows(graph: Graph, node: Node, where: str) -> None:
     """VerifyError where a table by timestep has not one row for each."""
+    steps, late = graph.timesteps, None
+    if node.op == "psn":
+        _check_ahead(graph, node, where)
+        late = node.attr("begins", 0) + node.attr("late", 0) if {"begins", "late"} & set(node.attrs) else None
     for key in TABLES.get(node.op, TABLES_OF_NEURONS):
         table = graph.tensor(node, key) if isinstance(node.attr(key), Ref) else None
-        if table is None or len(table) == graph.timesteps:
+        if table is None or (len(table) == steps if late is None else len(table) + late <= steps):
             continue
         if graph.timesteps == 0:
             raise VerifyError(f"{where}: {key} is a table by timestep, but the graph is a stream (T = 0)")
-        raise VerifyError(f"{where}: {key} has rows for {len(table)} timesteps, the graph has T = {graph.timesteps}")
+        told = "" if late is None else f", {late} timesteps late"
+        raise VerifyError(f"{where}: {key} has rows for {len(table)} timesteps{told}, the graph has T = {steps}")
+
+
+def _check_ahead(graph: Graph, node: Node, where: str) -> None:
+    weight, late = graph.tensor(node, "weight"), node.attr("late", 0)
+    if weight is None:
+        return
+    ahead = steps_ahead(weight)
+    if ahead > late:
+        raise VerifyError(
+            f"{where}: output timesteps depend on inputs up to {ahead} timesteps later (entries above the diagonal of "
+            f"weight), which a network that runs timestep after timestep has only {ahead} timesteps late; "
+            f"late is {late}"
+        )
+
+
+def steps_ahead(weight: np.ndarray) -> int:
+    """How many timesteps behind its own an output timestep hears, at most."""
+    rows, columns = np.nonzero(weight)
+    return max(int((columns - rows).max(initial=0)), 0)
 
 
 # ---- float: integrate, send how many thresholds, keep the rest ----
@@ -150,29 +174,35 @@ def _psn_infer(types, attrs, tensors, where):
     check_choices(attrs, where)
     if not isinstance(attrs["theta"].value, (int, float)) and tensors[attrs["theta"].value.key].ndim != 1:
         raise VerifyError(f"{where}: theta must be a number or [T]")
-    if key == "weight" and (np.triu(array, 1) != 0).any():
-        raise VerifyError(
-            f"{where}: output timesteps depend on later inputs (entries above the diagonal of weight); "
-            f"a network runs timestep after timestep, so that a parallel spiking neuron has to be masked or sliding"
-        )
+    for name in ("begins", "late"):
+        if name in attrs and (key == "taps" or attrs[name].value < 0):
+            raise VerifyError(f"{where}: {name} is a number of timesteps, at least 0, and goes with weight")
     check_record(attrs, types[0].shape, where)
     return ValueType(Kind.SPIKE, types[0].shape)
 
 
 def _psn_eval(c: Call) -> np.ndarray:
-    """N15: s[t] = H(sum over j of weight[t, j] x[j] - theta[t]), or of taps[i] x[t - i]."""
+    """N15: s[t] = H(sum over j of weight[t, j] x[j] - theta[t]), or of taps[i] x[t - i].
+
+    x[0] is the input of timestep ``begins``, s[0] is given ``late`` timesteps after it; outside it is silent.
+    """
     weight, taps = c.tensor("weight"), c.tensor("taps")
-    seen = c.state.setdefault("x", [])
-    seen.append(c.inputs[0])
+    at, seen = c.timestep - c.attr("begins", 0), c.state.setdefault("x", [])
     if taps is not None:
-        row = taps[: len(seen)][::-1]
+        seen.append(c.inputs[0])
+        row, t = taps[: len(seen)][::-1], at
         seen[:] = seen[-len(taps) :]
     else:
         assert weight is not None
-        row = weight[c.timestep, : len(seen)]
+        if 0 <= at < len(weight):
+            seen.append(c.inputs[0])
+        t = at - c.attr("late", 0)
+        if not 0 <= t < len(weight):
+            return np.zeros(c.inputs[0].shape)
+        row = weight[t, : len(seen)]
     h = np.tensordot(row.astype(np.float64), np.stack(seen[-len(row) :]), 1)
     theta = c.tensor("theta") if not isinstance(c.attr("theta"), (int, float)) else None
-    bound = c.attr("theta") if theta is None else float(theta[c.timestep])
+    bound = c.attr("theta") if theta is None else float(theta[t])
     return (h >= bound if c.attr("compare", "ge") == "ge" else h > bound).astype(np.float64)
 
 
@@ -182,10 +212,19 @@ register(
         1,
         _psn_infer,
         _psn_eval,
-        {"weight": TENSOR, "taps": TENSOR, "theta": PARAMETER, "compare": (str,), **RECORD, **PART},
+        {
+            "weight": TENSOR,
+            "taps": TENSOR,
+            "theta": PARAMETER,
+            "compare": (str,),
+            "begins": (int,),
+            "late": (int,),
+            **RECORD,
+            **PART,
+        },
         ("theta",),
         neuron=True,
-        doc="parallel spiking neuron, masked or sliding (models.md N15): a causal filter over time and a threshold",
+        doc="parallel spiking neuron (models.md N15): a filter over time and a threshold, so late that it is causal",
     )
 )
 

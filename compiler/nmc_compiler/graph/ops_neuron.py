@@ -12,7 +12,7 @@ from nmc_compiler.graph.registry import NUMBER, TENSOR, Call, OpSpec, register
 from nmc_compiler.graph.types import Kind, ValueType
 
 PAIR = (tuple,)
-RECORD = {"record_perm": PAIR, "record_shape": PAIR}
+RECORD = {"record_perm": PAIR, "record_shape": PAIR, "record_window": PAIR}  # window: first timestep, how many
 PROFILE = {"profile": (str,)}  # integer rules of a chip; loihi2 where not given
 PART = {"part_of": (str,), "elements": TENSOR}  # of a neuron that was split: its name, and which of its elements
 PROFILES = ("loihi1", "loihi2", "neurocore")
@@ -42,6 +42,9 @@ def check_record(attrs, shape: tuple[int, int, int], where: str) -> None:
     layout = attrs["record_shape"].value if "record_shape" in attrs else shape
     if any(n < 0 for n in layout) or math.prod(layout) != math.prod(shape):
         raise VerifyError(f"{where}: record_shape {layout} does not hold {math.prod(shape)} codes of {shape}")
+    window = attrs["record_window"].value if "record_window" in attrs else (0, 1)
+    if len(window) != 2 or window[0] < 0 or window[1] < 1:
+        raise VerifyError(f"{where}: record_window must be (first timestep, how many), got {window}")
 
 
 def _no_eval(c: Call) -> np.ndarray:
@@ -54,7 +57,7 @@ register(
         0,
         _input_infer,
         _no_eval,
-        {"shape": PAIR, "bits": (int,), "signed": (bool,)},
+        {"shape": PAIR, "bits": (int,), "signed": (bool,), "after": PAIR},  # after: what the host reads first
         ("shape",),
         doc="one sample, (C, H, W): real values, or with bits events: spikes (0) or codes of so many bits",
     )

@@ -31,6 +31,17 @@ def kept_of(graph: Graph, node: Node) -> np.ndarray:
     return value_of(graph, node, "beta")
 
 
+def piled(graph: Graph, node: Node) -> float:
+    """How many times its current a potential that nothing resets can reach; 1 for others."""
+    kept = float(np.max(kept_of(graph, node))) if node.op == "neuron" and node.attr("reset") == "none" else 0.0
+    if not kept:
+        return 1.0
+    steps = graph.timesteps or 1000
+    most = float(steps) if kept >= 1.0 else (1.0 - kept**steps) / (1.0 - kept)
+    gain = graph.tensor(node, "gain_t")
+    return most if gain is None else min(most, max(float(np.abs(gain).reshape(len(gain), -1).sum(0).max()), 1.0))
+
+
 def value_of(graph: Graph, node: Node, key: str, default: float = 0.0) -> np.ndarray:
     """A parameter: a number, [C], or [C, H, W]."""
     value = node.attr(key, default)
@@ -118,6 +129,14 @@ def first_at(z: float, compare: str) -> int:
     return math.ceil(z) if compare == "ge" else math.floor(z) + 1
 
 
+def first_at_each(z: np.ndarray, compare: str) -> np.ndarray:
+    """``first_at`` of an array."""
+    near = np.rint(z)
+    tie = np.abs(z - near) <= EPSILON * np.maximum(np.abs(z), 1.0)
+    at_least = np.where(tie, near, np.ceil(z))
+    return at_least if compare == "ge" else np.where(tie, near, np.floor(z)) + 1.0
+
+
 class CellForm:
     """Attributes of one ``cell``; ``facts`` and ``reasons`` are for the report."""
 
@@ -187,7 +206,8 @@ class CellForm:
     def _others(self) -> dict[str, Attr]:
         node, attrs = self.node, dict[str, Attr]()
         if "theta_low" in node.attrs:
-            low = np.array([float(first_at(float(z), "ge")) for z in self.unit * self._value("theta_low")])
+            compare = "gt" if node.attr("compare_low") == "le" else "ge"  # below the first that is above
+            low = np.array([float(first_at(float(z), compare)) for z in self.unit * self._value("theta_low")])
             attrs |= self._put("low", low, "the lower threshold")
         if "v_min" in node.attrs:
             floor = np.maximum(self.unit * (self._value("v_min") - self.origin), -TOP)
@@ -197,12 +217,17 @@ class CellForm:
         if "theta_decay" in node.attrs:
             attrs |= self._adaptive()
         if "theta_t" in node.attrs:
-            rise = self.unit * (self._table("theta_t") - self._value("theta"))
-            rise = np.minimum(rise, TOP)  # no potential reaches more
-            attrs |= self._put("rise_t", rise, "a threshold by timestep")
+            attrs |= self._put("rise_t", self._rise(), "a threshold by timestep")
         if "sum_low" in node.attrs:
             attrs["sums"] = derived((node.attr("sum_low"), node.attr("sum_high")))
         return attrs
+
+    def _rise(self) -> np.ndarray:
+        """[T, C]: what is added to the threshold; to the letter but where a spike subtracts it, too."""
+        wanted, base = (self.unit * (x - self.origin) for x in (self._table("theta_t"), self._value("theta")))
+        if self.node.attr("reset", "soft") != "soft":
+            wanted, base = (first_at_each(z, self.node.attr("compare")) for z in (wanted, base))
+        return np.minimum(wanted - base, TOP)  # no potential reaches more
 
     def _adaptive(self) -> dict[str, Attr]:
         kept = np.unique(value_of(self.graph, self.node, "theta_decay"))

@@ -6,114 +6,17 @@ the graph computes is refused here, with the setting that is to blame.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from nmc_compiler.errors import FrontendError
+from nmc_compiler.frontends.trace import braincog, jelly
+from nmc_compiler.frontends.trace.numbers import Values, number, refuse, scalar
 from nmc_compiler.frontends.trace.registry import Describe
 
-Values = dict[str, Any]
 MOST_SPIKES = 255
 """Most spikes of a sinabs neuron in a timestep: what a cell can send at once (docs/integers.md)."""
-
-
-def number(value: Any) -> float | np.ndarray:
-    """A Python number, or an array of one number per element, from a number or tensor."""
-    if isinstance(value, (bool, int, float)):
-        return float(value)
-    array = np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value, np.float64)
-    return float(array.reshape(())) if array.size == 1 else array
-
-
-def scalar(value: Any, what: str) -> float:
-    found = number(value)
-    if not isinstance(found, float):
-        raise FrontendError(f"{what} differs between elements ({found.shape}); one number is needed")
-    return found
-
-
-# ---- SpikingJelly ----
-
-
-def _reset(module: Any) -> Values:
-    if module.v_reset is None:
-        return {"reset": "soft"}
-    return {"reset": "hard", "v_reset": scalar(module.v_reset, "v_reset")}
-
-
-def _jelly(module: Any) -> Values:
-    """What all spiking nodes of SpikingJelly share; they fire at their threshold, too."""
-    many = type(module).__name__.startswith("MultiStep") or getattr(module, "step_mode", "s") == "m"
-    call = "sequence" if many else "step"
-    theta = scalar(module.v_threshold, "v_threshold")
-    return {"theta": theta, "compare": "ge", "call": call} | _reset(module)
-
-
-def _jelly_leaky(module: Any, tau: float) -> Values:
-    """H = V + (X - (V - V_reset))/tau; without decay_input X is added whole."""
-    decay = bool(getattr(module, "decay_input", True))
-    return _jelly(module) | {"op": "lif", "tau": tau, "decay_input": decay}
-
-
-def _jelly_lif(module: Any) -> Values:
-    return _jelly_leaky(module, scalar(module.tau, "tau"))
-
-
-def _jelly_plif(module: Any) -> Values:
-    """1/tau = sigmoid(w), in double precision, as the checkpoint front ends read it."""
-    return _jelly_leaky(module, 1.0 + math.exp(-scalar(module.w, "w")))
-
-
-def _jelly_if(module: Any) -> Values:
-    values = _jelly(module)
-    start = {"start_v": values["v_reset"]} if values.get("v_reset") else {}
-    return values | {"op": "neuron", "beta": 1.0} | start
-
-
-def _jelly_ilif(module: Any) -> Values:
-    """H = (1 - 1/tau) V + X; C = round(clip(H/theta, 0, D)); V = H - C theta."""
-    levels = int(module.surrogate_function.max_spike_count)
-    call = "sequence" if module.step_mode == "m" else "step"
-    beta, theta = 1.0 - 1.0 / scalar(module.tau, "tau"), scalar(module.v_threshold, "v_threshold")
-    return {"op": "ilif", "beta": beta, "theta": theta, "levels": levels, "rounding": "half_even", "call": call}
-
-
-def _jelly_klif(module: Any) -> Values:
-    """F = relu(k H): H as of LIF; the potential is F, or with scale_reset F/k."""
-    k, tau = scalar(module.k, "k"), scalar(module.tau, "tau")
-    if not k > 0:
-        raise FrontendError(f"k is {k:g}; a KLIF with k > 0 is read")
-    values = _jelly(module)
-    factor = 1.0 if module.scale_reset else k
-    values["theta"] = values["theta"] / k if module.scale_reset else values["theta"]
-    rest = values.get("v_reset", 0.0)
-    if rest:
-        raise FrontendError(f"v_reset is {rest:g}; a KLIF that resets to 0 is read")
-    gain = factor / tau if module.decay_input else factor
-    return values | {"op": "neuron", "beta": factor * (1.0 - 1.0 / tau), "gain": gain, "v_min": 0.0}
-
-
-def _jelly_psn(module: Any) -> Values:
-    """S[t] = H(sum over j of W[t, j] X[j] + B[t])."""
-    weight = number(module.masked_weight() if hasattr(module, "masked_weight") else module.weight)
-    theta = -np.asarray(number(module.bias)).reshape(-1)
-    return {"op": "psn", "weight": np.asarray(weight), "theta": theta, "compare": "ge", "call": "sequence"}
-
-
-def _jelly_sliding(module: Any) -> Values:
-    """S[t] = H(sum of W[k - 1 - i] X[t - i] + B)."""
-    call = "sequence" if module.step_mode == "m" else "step"
-    taps = np.atleast_1d(np.asarray(number(module.weight)))[::-1].copy()
-    return {"op": "psn", "taps": taps, "theta": -scalar(module.bias, "bias"), "compare": "ge", "call": call}
-
-
-def _refuse(why: str) -> Describe:
-    def refused(module: Any) -> Values:
-        raise FrontendError(why)
-
-    return refused
 
 
 # ---- snnTorch ----
@@ -271,27 +174,6 @@ def _sinabs_call(module: Any) -> str:
 
 # ---- the tables ----
 
-_JELLY: dict[str, Describe] = {
-    "IFNode": _jelly_if,
-    "LIFNode": _jelly_lif,
-    "ParametricLIFNode": _jelly_plif,
-}
-_MULTI = {f"MultiStep{name}": describe for name, describe in _JELLY.items()}
-_ACTIVATION = "spikingjelly.activation_based.neuron"
-_FILES = {  # 2.x has a file for each; before, all were in one
-    "integrate_and_fire.IFNode": _jelly_if,
-    "lif.LIFNode": _jelly_lif,
-    "plif.ParametricLIFNode": _jelly_plif,
-    "ilif.ILIFNode": _jelly_ilif,
-    "lif_variants.KLIFNode": _jelly_klif,
-    "KLIFNode": _jelly_klif,
-    "psn.PSN": _jelly_psn,
-    "psn.MaskedPSN": _jelly_psn,
-    "psn.SlidingPSN": _jelly_sliding,
-    "integrate_and_fire.SimpleIFNode": _refuse("SimpleIFNode is for teaching; use IFNode"),
-    "lif.SimpleLIFNode": _refuse("SimpleLIFNode is for teaching; use LIFNode"),
-    "lif_variants.LIAFNode": _refuse("LIAFNode sends the real values of its activation, not spikes"),
-}
 _NORSE = {
     "lif_box.LIFBoxCell": _norse_box,
     "lif.LIFCell": _norse_lif,
@@ -312,13 +194,12 @@ _SINABS = {
 }
 
 NEURONS: dict[str, Describe] = {
-    **{f"spikingjelly.clock_driven.neuron.{name}": f for name, f in (_JELLY | _MULTI).items()},
-    **{f"{_ACTIVATION}.{name}": f for name, f in _JELLY.items()},
-    **{f"{_ACTIVATION}.{name}": f for name, f in _FILES.items()},
+    **jelly.NEURONS,
+    **braincog.NEURONS,
     "snntorch._neurons.leaky.Leaky": _torch_leaky,
     "snntorch._neurons.lapicque.Lapicque": _torch_lapicque,
     "snntorch._neurons.synaptic.Synaptic": _torch_synaptic,
-    "snntorch._neurons.alpha.Alpha": _refuse(
+    "snntorch._neurons.alpha.Alpha": refuse(
         "Alpha has two currents and subtracts them; no neuron of the graph does that. Use Synaptic or Leaky"
     ),
     **{f"norse.torch.module.{name}": f for name, f in _NORSE.items()},
@@ -328,6 +209,7 @@ NEURONS: dict[str, Describe] = {
 PACKAGES = (
     "spikingjelly.clock_driven.neuron",
     "spikingjelly.activation_based.neuron",
+    braincog.BASE,
     "snntorch._neurons",
     "norse.torch.module.snn",
     "sinabs.layers.stateful_layer",
