@@ -3,6 +3,7 @@
 The modules of ``examples/zoo`` have the keys, in order, and the outputs of the authors' own.
 """
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,18 @@ def test_lsq_weights_have_sixteen_values_and_round_half_to_even() -> None:
     assert got.dtype == np.float32
     turned = qsd.lsq_weight(np.array([[1.0, -2.0]]), np.array([-0.25]), 4)  # a step below 0 is a mirrored one
     assert turned.tolist() == [[1.0, -1.75]]
+
+
+def test_step_sizes_are_those_of_a_forward_pass() -> None:
+    """Its scaling of the gradient is no identity in float32; PyTorch's own digits, of which some are not alpha's."""
+    torch.manual_seed(0)
+    alpha = torch.rand(4096)
+    for weights in (18, 144, 4608):
+        scaled = alpha * (1.0 / math.sqrt(weights * 7))
+        theirs = (alpha.detach() - scaled.detach() + scaled).numpy()
+        mine = qsd.step_size(alpha.numpy(), weights, 4)
+        assert mine.dtype == np.float32 and np.array_equal(mine, theirs)
+        assert 0 < np.count_nonzero(mine != alpha.numpy()) < 400
 
 
 def test_lsq_tensors_are_checked() -> None:

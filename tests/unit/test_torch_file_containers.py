@@ -70,7 +70,7 @@ def test_the_moving_average_is_preferred_and_said(saved, one, ema):
     read = saved({"state_dict": {"a": one(1)}, ema: {"a": one(2)}, "args": argparse.Namespace(x=1)})
     assert values(read) == {"a": 2}
     assert read.notes == [
-        f"weights taken from {ema!r}, the moving average, in preference to 'state_dict'",
+        f"weights taken from {ema!r}, the moving average, in preference to 'state_dict'; --state KEY chooses another",
         "left aside: 'args' (argparse.Namespace)",
     ]
 
@@ -83,9 +83,31 @@ def test_an_absent_moving_average_is_none(saved, one):
 
 def test_two_candidates_are_not_guessed_between(refused, one):
     both = {"state_dict": {"a": one(1)}, "model": {"a": one(2)}}
-    refused(both, r"under each of \['state_dict', 'model'\]: save the one that is meant")
+    refused(both, r"under each of \['state_dict', 'model'\]: name the one that is meant with --state")
     averages = {"state_dict_ema": {"a": one(1)}, "model_ema": {"a": one(2)}, "model": {"a": one(3)}}
     refused(averages, r"under each of \['state_dict_ema', 'model_ema'\]")
+
+
+def test_the_state_dict_that_is_asked_for(saved, one):
+    """In place of the moving average, or of two candidates; one that is not there is refused."""
+    three = {"state_dict": {"a": one(1)}, "model": {"a": one(2)}, "state_dict_ema": {"a": one(3)}, "epoch": 9}
+    path = saved(three).path
+    for key, value, others in (
+        ("state_dict", 1, "'state_dict_ema', 'model'"),
+        ("model", 2, "'state_dict_ema', 'state_dict'"),
+        ("state_dict_ema", 3, "'state_dict', 'model'"),
+    ):
+        read = read_checkpoint(path, key)
+        average = ", the moving average," if key.endswith("ema") else ""
+        assert values(read) == {"a": value}
+        assert read.notes == [
+            f"weights taken from {key!r}{average} in preference to {others}; --state KEY chooses another",
+            "left aside: 'epoch' (a number)",
+        ]
+    with pytest.raises(FrontendError, match=r"it holds no state_dict under 'net' \(--state\); those it holds are"):
+        read_checkpoint(path, "net")
+    with pytest.raises(FrontendError, match="those it holds are none: it is a bare state_dict"):
+        read_checkpoint(saved({"a": one(1)}).path, "state_dict")
 
 
 def test_many_other_entries_are_counted(saved, one):

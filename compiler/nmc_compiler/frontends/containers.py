@@ -25,29 +25,36 @@ MAX_CONFIG_DEPTH = 32
 _PLAIN = (str, int, float, bool, type(None))
 
 
-def choose_state(root: object, notes: list[str]) -> tuple[dict, dict | None]:
-    """(state_dict, config) of the object in a file; adds to `notes` what was chosen and left aside."""
+def choose_state(root: object, notes: list[str], wanted: str | None = None) -> tuple[dict, dict | None]:
+    """(state_dict, config) of the object in a file; adds to `notes` what was chosen and left aside.
+
+    wanted: the key that is chosen, where the user named one.
+    """
     if not isinstance(root, dict):
         raise FrontendError(
             f"it holds {describe(root)}, not a state_dict: save one with torch.save(model.state_dict(), 'weights.pt')"
         )
     averages = [key for key in EMA_KEYS if isinstance(root.get(key), dict)]
     plain = [key for key in STATE_KEYS if isinstance(root.get(key), dict)]
-    holders = averages or plain
+    if wanted is not None and wanted not in (*averages, *plain):
+        known = ", ".join(map(repr, (*averages, *plain))) or "none: it is a bare state_dict, or holds no tensors"
+        raise FrontendError(f"it holds no state_dict under {short_text(wanted)} (--state); those it holds are {known}")
+    holders = averages or plain if wanted is None else [wanted]
     if not holders:
         return root, None
     if len(holders) > 1:
-        raise FrontendError(f"it holds a state_dict under each of {holders}: save the one that is meant, alone")
-    _note_choice(holders[0], plain if averages else [], notes)
+        raise FrontendError(f"it holds a state_dict under each of {holders}: name the one that is meant with --state")
+    _note_choice(holders[0], [key for key in (*averages, *plain) if key != holders[0]], notes)
     config = _config(root.get("config"), notes)
-    _note_rest(root, {*holders, *plain, "config"}, notes)
+    _note_rest(root, {*averages, *plain, "config"}, notes)
     return root[holders[0]], config
 
 
 def _note_choice(chosen: str, passed_over: list[str], notes: list[str]) -> None:
     text = f"weights taken from {chosen!r}"
     if passed_over:
-        text += f", the moving average, in preference to {', '.join(map(repr, passed_over))}"
+        what = ", the moving average," if chosen in EMA_KEYS else ""
+        text += f"{what} in preference to {', '.join(map(repr, passed_over))}; --state KEY chooses another"
     notes.append(text)
 
 

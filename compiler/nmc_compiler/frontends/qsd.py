@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from nmc_compiler.errors import FrontendError
@@ -35,6 +37,16 @@ class _Builder(Meta):
         return self.multilevel(x, name, Attr(LEVELS // 2, "family"), "CN", "half_up", float(LEVELS))
 
 
+def step_size(alpha: np.ndarray, weights: int, bits: int) -> np.ndarray:
+    """alpha as a forward pass has it, which scales the gradient of a layer of so many weights: alpha - g alpha
+    + g alpha.
+
+    In float32 that is off alpha by a last digit here and there. g = 1 / sqrt(weights Qp) (Esser et al., section 2.2).
+    """
+    scaled = alpha * alpha.dtype.type(1.0 / math.sqrt(weights * ((1 << bits - 1) - 1)))
+    return alpha - scaled + scaled
+
+
 def lsq_weight(weight: np.ndarray, alpha: np.ndarray, bits: int) -> np.ndarray:
     """alpha * round(clamp(weight / alpha, -2^(bits-1), 2^(bits-1) - 1)), half to even; alpha [out] or [1].
 
@@ -63,7 +75,7 @@ def quantised(tensors: dict[str, np.ndarray], bits: int) -> tuple[dict[str, np.n
             )
         if not alpha.all():
             raise FrontendError(f"tensor '{key}' has a step size of 0: its weights are no numbers")
-        out[name] = lsq_weight(weight, alpha, bits)
+        out[name] = lsq_weight(weight, step_size(alpha, weight.size, bits), bits)
     return out, len(steps)
 
 

@@ -36,17 +36,18 @@ class Checkpoint:
     path: Path
 
 
-def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
+def read_checkpoint(path: str | os.PathLike, state: str | None = None) -> Checkpoint:
     """Reads a state_dict from a .pt or .pth file of torch.save (zip or legacy layout) or a .safetensors file.
 
     What `torch.load(weights_only=True)` refuses is refused (argparse.Namespace alone is let through and left
     aside), what it reads is read to the same bits; bfloat16 becomes float32, which is exact. Quantized,
-    sparse and 8-bit float tensors are refused by name. Raises FrontendError.
+    sparse and 8-bit float tensors are refused by name. ``state``: the key of the state_dict, in a file that holds
+    several; else the moving average is taken where there is one. Raises FrontendError.
     """
     path = Path(path)
     try:
         with _open_regular(path) as file:
-            return _read(path, file)
+            return _read(path, file, state)
     except FrontendError as error:
         raise FrontendError(f"{path}: {error}") from None
     except OSError as error:
@@ -66,7 +67,7 @@ def _open_regular(path: Path) -> FileIO:
     return FileIO(path)
 
 
-def _read(path: Path, file: FileIO) -> Checkpoint:
+def _read(path: Path, file: FileIO, wanted: str | None) -> Checkpoint:
     size = os.fstat(file.fileno()).st_size
     if size == 0:
         raise FrontendError("it is empty: copy or download it again")
@@ -77,7 +78,7 @@ def _read(path: Path, file: FileIO) -> Checkpoint:
         raise FrontendError("it became shorter while it was read") from None
     stored = _detect(path, file, data)
     notes: list[str] = []
-    state, config = choose_state(stored.root, notes)
+    state, config = choose_state(stored.root, notes, wanted)
     state = strip_wrappers(state, notes)
     tensors = _to_arrays(state, stored, size, notes)
     return Checkpoint(tensors, config, notes, sha256, path)

@@ -44,11 +44,14 @@ DEFAULTS: dict[str, Any] = {
 def canonical(graph: Graph) -> Graph:
     """The canonical form of a graph; ``to_text`` of two of them is equal where the graphs are.
 
-    Equal means equal numbers, bit for bit in double precision: 32-bit weights and their 64-bit copies are the same.
+    Equal means equal numbers, bit for bit in double precision: 32-bit weights and their 64-bit copies are the same, and
+    so are the zeros of both signs.
     What a RepConv pads with, which is what its batch norm makes of zero, may have been computed in single precision.
     """
     nodes = {n.id: n for n in graph}
-    tensors = {k: v.astype(np.float64) if v.dtype.kind == "f" else v.astype(np.int64) for k, v in graph.tensors.items()}
+    tensors = {
+        k: v.astype(np.float64) + 0.0 if v.dtype.kind == "f" else v.astype(np.int64) for k, v in graph.tensors.items()
+    }
     nodes = _rings(_factors(nodes, tensors), tensors)
     plain = [_plain(n, tensors, nodes) for n in _live(nodes)]
     named, renamed = _by_contents(plain, tensors)

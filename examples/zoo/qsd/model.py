@@ -1,5 +1,6 @@
 """Quantised Spike-Driven Transformer: weights of 4 bits by learned step sizes (LSQ), codes 0..4, LayerScale."""
 
+import math
 import sys
 from pathlib import Path
 
@@ -41,7 +42,11 @@ class StepSize:
         if self.training:
             self.alpha.data.copy_(2 * self.weight.detach().flatten(1).abs().mean(1) / MOST**0.5)
             self.init_state.fill_(1)
-        alpha = self.alpha.detach().view(-1, *[1] * (self.weight.dim() - 1))
+        alpha = self.alpha.detach()
+        if not self.training:  # what the published scaling of its gradient leaves of it, in float32
+            scaled = alpha * (1.0 / math.sqrt(self.weight.numel() * MOST))
+            alpha = alpha - scaled + scaled
+        alpha = alpha.view(-1, *[1] * (self.weight.dim() - 1))
         ratio = (self.weight / alpha).clamp(LEAST, MOST)
         return (ratio + (ratio.round() - ratio).detach()) * alpha
 
