@@ -69,6 +69,20 @@ def test_a_batch_norm_behind_a_batch_norm_folds_too() -> None:
     assert flips(before, after, random_images(before, 1, 20)) == 0
 
 
+@pytest.mark.parametrize("factors", [[1 / 16], [0.5, 0.25], [np.array([0.5, 1.5, 2.0, 0.25])]])
+def test_a_batch_norm_behind_a_factor_folds_with_it(factors: list) -> None:
+    """As behind a mean of tokens, or LayerScale; the factor multiplies the convolution's bias, not the norm's."""
+    net, s = spikes()
+    y = net.conv(s, 4, 3, bias=[0.5, -1.0, 0.25, 2.0], pad=1)
+    for factor in factors:
+        y = net.add("scale", y, factor=net.array(factor) if isinstance(factor, np.ndarray) else factor)
+    y = net.norm(y)
+    before = net.readout(net.lif(y, "last"))
+    after = run(before, FoldBatchNorm())
+    assert "batch_norm" not in ops(after) and ops(after).count("scale") == 1  # of the readout's mean
+    np.testing.assert_allclose(currents(after, current_of(after, "last").id), currents(before, y), atol=1e-12)
+
+
 def test_convolutions_of_one_name_and_one_weight_keep_their_own_batch_norms() -> None:
     """A module that is called twice gives two nodes with the same name and tensors."""
     net, s = spikes()

@@ -42,9 +42,9 @@ def spikes(timesteps: int = 2) -> tuple[Net, str]:
 def test_the_passes_in_order() -> None:
     names = [p.name for p in PASSES]
     assert names == [
-        "drop-dead", "fold-time", "plain-neurons", "split-neurons", "join-linear", "split-decays", "fold-batch-norm",
-        "fold-scale", "relay-factors", "fold-convs", "fold-sites", "hoist-bias", "distribute-sums", "recognise-gates",
-        "quantize",
+        "drop-dead", "psn-banks", "fold-time", "plain-neurons", "split-neurons", "join-linear", "split-decays",
+        "fold-batch-norm", "fold-scale", "relay-factors", "fold-convs", "fold-sites", "hoist-bias", "distribute-sums",
+        "recognise-gates", "quantize",
     ]  # fmt: skip
     seen: list[str] = []
     graph = random_graph(3)

@@ -169,6 +169,16 @@ def peaks_of(graph: Graph, inputs: Inputs) -> dict[str, tuple[float, float]]:
     return {name: tuple(float(np.abs(found[k]).max()) for k in "uv") for name, found in states.items() if "u" in found}  # type: ignore[misc]
 
 
+def reach_of(graph: Graph, inputs: Inputs, readers: list[Node]) -> dict[str, tuple[float, float]]:
+    """Largest |current| that reaches each of some neurons of a float graph on these inputs, and largest |potential|
+    (as kept after a reset; 0 where it keeps none), by id."""
+    run = interpret(graph, inputs, values={n.operands[0] for n in readers}, states=[label(n) for n in readers])
+    return {
+        n.id: (float(np.abs(run.values[n.operands[0]]).max()), float(np.abs(run.states[label(n)].get("v", 0.0)).max()))
+        for n in readers
+    }
+
+
 def _flat(x: np.ndarray) -> np.ndarray:
     return x.reshape(*x.shape[:2], -1)
 

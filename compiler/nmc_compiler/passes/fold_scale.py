@@ -30,7 +30,7 @@ class FoldScale:
 
 def _fold_one(graph: Graph, scale: Node, report: ConversionReport) -> Graph:
     by_id, users = graph.by_id(), graph.users()
-    source, factor = by_id[scale.operands[0]], _factor(graph, scale)
+    source, factor = by_id[scale.operands[0]], factor_of(graph, scale)
     tensors = dict(graph.tensors)
     alone = len(users[source.id]) == 1
     changed: dict[str, Node] = {}
@@ -57,13 +57,14 @@ def _takes(user: Node) -> bool:
 
 
 def _times_scale(graph: Graph, scale: Node, factor: float, tensors: dict[str, np.ndarray]) -> Node:
-    product = _factor(graph, scale) * factor
+    product = factor_of(graph, scale) * factor
     if product.size == 1:
         return scale.with_attrs(factor=derived(float(product[0])))
     return scale.with_attrs(factor=stored(tensors, f"{label(scale).lstrip('%')}.product", product))
 
 
-def _factor(graph: Graph, scale: Node) -> np.ndarray:
+def factor_of(graph: Graph, scale: Node) -> np.ndarray:
+    """[1], or [C] of a LayerScale."""
     value = scale.attr("factor")
     return graph.tensors[value.key].astype(np.float64) if isinstance(value, Ref) else np.array([float(value)])
 

@@ -27,6 +27,7 @@ from nmc_compiler.passes.linear_maps import (
     delayed,
     identity,
     joined,
+    padding,
     reshaped,
     scaled,
     selection,
@@ -177,6 +178,22 @@ class Joiner:
     def _of_scale(self, node: Node, x: Affine) -> Affine:
         value = node.attr("factor")
         return self._times(x, value if isinstance(value, (int, float)) else self.graph.tensors[value.key])
+
+    def _of_pad2d(self, node: Node, x: Affine) -> Affine:
+        """Zeros around the terms; a bias of the ring's numbers goes on in the ring."""
+        (py, px), ring, whole = node.attr("pad"), self.graph.tensor(node, "value"), node.type.shape
+        assert ring is not None
+        inside = (slice(None), slice(py, whole[1] - py), slice(px, whole[2] - px))
+        bias = {}
+        for at, inner in ({0: np.zeros(x.shape)} | x.bias).items():
+            own = np.zeros(whole) if at else np.broadcast_to(ring.astype(np.float64)[:, None, None], whole).copy()
+            close = np.allclose(inner, own[inside], rtol=1e-6, atol=1e-12)  # a ring may be of single precision
+            own = np.broadcast_to(inner[:, :1, :1], whole) if close and not varies(inner) else own
+            if not close:
+                own[inside] = inner
+            bias[at] = own
+        terms = [replace(t, map=then(t.map, padding(x.shape, (py, px)))) for t in x.terms]
+        return Affine(whole, terms, bias)
 
     def _of_sumpool2d(self, node: Node, x: Affine) -> Affine:
         window = (node.attr("kernel"), node.attr("stride", (1, 1)), node.attr("pad", (0, 0)))
@@ -359,6 +376,10 @@ def _applied(m: LinearMap, bias: np.ndarray) -> np.ndarray:
     """What a map makes of a constant [C, H, W]."""
     if not bias.any():
         return np.zeros(m.target)
+    if isinstance(m, Kernel) and m.pad == (0, 0) and m.view == m.source and not varies(bias):
+        taps = m.weight.sum(axis=(2, 3)).reshape(m.groups, -1, m.weight.shape[1])
+        each = (taps * bias[:, 0, 0].reshape(m.groups, 1, -1)).sum(axis=2)
+        return np.broadcast_to(each.reshape(-1, 1, 1), m.target).copy()
     t = as_table(m)
     size = m.target[0] * m.target[1] * m.target[2]
     return np.bincount(t.dst, t.weight * bias.reshape(-1)[t.src], size).reshape(m.target)

@@ -23,7 +23,7 @@ from nmc_compiler.passes.gates import event_norm
 from nmc_compiler.passes.join_linear import CONSTANT, PARAMETERS, Affine, Joiner, Term, varies
 from nmc_compiler.passes.linear_maps import Kernel, LinearMap, Table, identity, joined, selection
 from nmc_compiler.passes.projections import node_of
-from nmc_compiler.passes.regions import GENERAL_NEURONS, SOURCES, SUMS, sends, streams
+from nmc_compiler.passes.regions import GENERAL_NEURONS, SOURCES, SUMS, by_class, sends, streams
 from nmc_compiler.passes.report import ConversionReport
 
 NOT_LINEAR = ("attn", "maxpool2d")  # currents that are summed as they are
@@ -137,7 +137,7 @@ class MixedJoiner(Joiner):
         if node.id in self.currents:
             self._emit(*self._projected(self.neurons[node.id], self.currents[node.id]))
             return
-        current, own = self._biased(node, self._affine_of(node.inputs[0], node.op not in GENERAL_NEURONS))
+        current, own = self._biased(node, self._affine_of(node.inputs[0], _shares(node)))
         read = self._written(f"{node.id}.sum", label(node).lstrip("%"), node.type.shape, current)
         self._emit(replace(node, attrs=own, inputs=(Use(read),)))
 
@@ -202,7 +202,7 @@ class MixedJoiner(Joiner):
         if node.op != "add" or node.type.is_event or node.id in self.kept:
             return False
         readers = [u for u in self.users[node.id] if u.op in ("add", "maxpool2d") or is_neuron(u)]
-        return len(readers) > 1 and all(u.op not in GENERAL_NEURONS for u in readers)
+        return len(readers) > 1 and all(not is_neuron(u) or _shares(u) for u in readers)
 
     def _written(self, key: str, name: str, shape: Shape, current: Affine) -> str:
         """Emit projections and their sum; id of what holds the current: ``key`` where that is a node of the graph."""
@@ -373,6 +373,11 @@ class MixedJoiner(Joiner):
                 f"output '{node.name or node.id}' is a current: an integrator without memory holds it"
             )
         self._emit(*self._in_shape(node, sent, shape))
+
+
+def _shares(node: Node) -> bool:
+    """Whether a neuron may read a current that others read too."""
+    return node.op not in GENERAL_NEURONS or by_class(node)
 
 
 def _place_of_bias(node: Node) -> str:

@@ -48,6 +48,11 @@ class Kernel:
         return self.weight.shape[2:] == (1, 1) and self.stride == (1, 1) and self.pad == (0, 0)
 
     @property
+    def single(self) -> bool:
+        """Whether it has one tap: pointwise, maybe with zeros around what it gives."""
+        return self.weight.shape[2:] == (1, 1) and self.stride == (1, 1)
+
+    @property
     def selects(self) -> bool:
         """Whether each target channel is a channel of the source, or silent (``selection``)."""
         if not self.pointwise or self.groups != 1:
@@ -84,6 +89,12 @@ def identity(shape: Shape) -> Kernel:
 def window_sum(shape: Shape, target: Shape, kernel: Pair, stride: Pair, pad: Pair) -> Kernel:
     """Sum pool, channel by channel."""
     return Kernel(shape, shape, target, np.ones((shape[0], 1, *kernel)), stride, pad, groups=shape[0])
+
+
+def padding(shape: Shape, pad: Pair) -> Kernel:
+    """Zeros around each channel."""
+    target = (shape[0], shape[1] + 2 * pad[0], shape[2] + 2 * pad[1])
+    return Kernel(shape, shape, target, np.ones((shape[0], 1, 1, 1)), pad=pad, groups=shape[0])
 
 
 def block_sums(shape: Shape, target: Shape) -> Kernel:
@@ -181,20 +192,32 @@ def _kernel_then(first: Kernel, second: Kernel) -> Kernel | None:
     """The convolution that two are, where they are one."""
     if second.view != first.target:
         return None
-    if first.diagonal:
+    pad = (first.pad[0] + second.pad[0], first.pad[1] + second.pad[1])
+    ends = {"source": first.source, "view": first.view}
+    if first.single and first.depthwise:
         out, per = second.weight.shape[:2]
         factor = first.weight[:, 0, 0, 0][np.arange(out)[:, None] // (out // second.groups) * per + np.arange(per)]
-        return replace(second, source=first.source, view=first.view, weight=second.weight * factor[:, :, None, None])
-    if second.diagonal:
-        return replace(first, weight=first.weight * second.weight)
+        return replace(second, **ends, weight=second.weight * factor[:, :, None, None], pad=pad)  # type: ignore[arg-type]
+    if second.diagonal or second.single and second.depthwise and first.single:
+        return replace(first, target=second.target, weight=first.weight * second.weight, pad=pad)
     if first.depthwise and _tiles(first, second):
         return _pooled(first, second)
-    if first.selects and second.groups == 1:
-        weight = np.einsum("omkl,mi->oikl", second.weight, first.weight[:, :, 0, 0])
-        return replace(second, source=first.source, view=first.view, weight=weight)
-    if second.selects and first.groups == 1:
-        weight = np.einsum("om,mikl->oikl", second.weight[:, :, 0, 0], first.weight)
-        return replace(first, target=second.target, weight=weight)
+    if first.single and first.groups == 1 and (second.groups == 1 or second.depthwise):
+        point = first.weight[:, :, 0, 0]
+        weight = (
+            np.einsum("omkl,mi->oikl", second.weight, point)
+            if second.groups == 1
+            else second.weight * point[:, :, None, None]
+        )
+        return replace(second, **ends, weight=weight, pad=pad, groups=1)  # type: ignore[arg-type]
+    if second.pointwise and second.groups == 1 and (first.groups == 1 or first.depthwise):
+        point = second.weight[:, :, 0, 0]
+        weight = (
+            np.einsum("om,mikl->oikl", point, first.weight)
+            if first.groups == 1
+            else point[:, :, None, None] * first.weight[None, :, 0]
+        )
+        return replace(first, target=second.target, weight=weight, groups=1)
     return None
 
 

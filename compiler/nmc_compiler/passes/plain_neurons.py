@@ -15,7 +15,7 @@ import numpy as np
 from nmc_compiler.errors import LoweringError
 from nmc_compiler.graph import Graph, Kind, Node, Use, label, rebuild
 from nmc_compiler.passes.base import derived, stored
-from nmc_compiler.passes.regions import is_general
+from nmc_compiler.passes.regions import by_class, is_general
 from nmc_compiler.passes.report import ConversionReport
 
 Parameter = float | np.ndarray  # a number, [C] or [C, H, W]
@@ -44,11 +44,12 @@ class _Rewriter:
         self.graph, self.allow, self.cells, self.report = graph, allow, cells, report
         self.tensors = dict(graph.tensors)
         self.by_id = graph.by_id()
+        self.alone = is_general(graph)  # no neuron shares its current with others
         self.refused: dict[str, str] = {}  # neuron -> why
 
     def run(self) -> Graph:
         known = {"neuron": self._neuron, "integrator": self._integrator, "psn": self._psn}
-        if is_general(self.graph):  # elsewhere a pool of spikes is a gate behind a constant-weight map
+        if self.alone:  # elsewhere a pool of spikes is a gate behind a constant-weight map
             known["maxpool2d"] = self._maxpool
         nodes = [new for node in self.graph for new in (known[node.op](node) if node.op in known else [node])]
         self._refuse()
@@ -97,6 +98,9 @@ class _Rewriter:
             unit, theta = 1.0 / np.asarray(theta), 1.0
             leak, start = _times(leak, unit), _times(start, unit)
             remarks.append("potential and weights are counted in thresholds, which differ")
+        elif not self.alone and by_class(node):  # a scale would stand between it and the current that others read
+            unit = 1.0 / self._gains(node)
+            theta, leak, start = (_times(value, unit) for value in (theta, leak, start))
         attrs = {"theta": derived(0.0)} | self._put(node, "theta", theta)
         attrs |= {"reset": derived("hard"), "compare": node.attrs["compare"]}
         if self.cells:
@@ -107,10 +111,15 @@ class _Rewriter:
             self.refused[label(node)] = refusals[0]
         return self._plain(node, {"leak": leak, "start_v": start}, attrs, unit)
 
+    def _gains(self, node: Node) -> float:
+        """What its current is multiplied by, where that is one number above 0; else 1."""
+        gain = _times(self._get(node, "gain", 1.0), self._get(node, "gain_v", 1.0))
+        return float(gain) if not np.ndim(gain) and gain > 0 else 1.0
+
     def _microcoded(self, node: Node, origin: Parameter, unit: Parameter) -> dict[str, Any]:
         """What a soma of microcode has besides, counted from ``origin`` in ``unit``."""
         stateless, at = not np.any(self._get(node, "beta")), node.attr("reset_at", "same")
-        kept = ("levels", "rounding", "norm", "sum_low", "sum_high", "theta_decay")
+        kept = ("levels", "rounding", "norm", "sum_low", "sum_high", "theta_decay", "compare_low")
         attrs: dict[str, Any] = {key: node.attrs[key] for key in kept if key in node.attrs}
         if not stateless or at == "next_end":
             attrs["reset"] = node.attrs["reset"]
@@ -233,13 +242,7 @@ class _Rewriter:
             return taps.astype(np.float64)
         weight = self.graph.tensor(node, "weight")
         assert weight is not None
-        first = weight[:, 0].astype(np.float64)
-        if any((np.diagonal(weight, -k) != first[k]).any() for k in range(len(first))):
-            raise LoweringError(
-                f"'{label(node)}' is a parallel spiking neuron whose filter differs by timestep; only a sliding one "
-                f"(equal diagonals of weight) becomes delays of synapses"
-            )
-        return first
+        return weight[:, 0].astype(np.float64)  # of equal diagonals: psn-banks takes the others
 
     # ---- pools ----
 

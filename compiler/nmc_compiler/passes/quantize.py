@@ -16,19 +16,17 @@ import numpy as np
 
 from nmc_compiler.errors import LoweringError, UsageError
 from nmc_compiler.graph import Attr, Graph, Kind, Node, label, rebuild
-from nmc_compiler.graph.analysis import CONVOLUTIONS
 from nmc_compiler.graph.ops_linear import MAX_SHIFT
+from nmc_compiler.passes.agreement import Inputs
 from nmc_compiler.passes.base import derived
 from nmc_compiler.passes.cells import (
     CellForm,
-    bias_bound,
     bias_of,
     decay_of,
     gain_of,
     height_of,
     kept_of,
     needs_cell,
-    top_of,
 )
 from nmc_compiler.passes.cells_on_counts import cell_on_counts
 from nmc_compiler.passes.counts import (
@@ -45,10 +43,17 @@ from nmc_compiler.passes.counts import (
 from nmc_compiler.passes.gates import count_step, event_norm
 from nmc_compiler.passes.integer_form import GRAIN, IntegerForm
 from nmc_compiler.passes.lasting_tables import LastingTable, lasting
+from nmc_compiler.passes.limits import FIRING, MEASURED, Limits
 from nmc_compiler.passes.report import ConversionReport
-from nmc_compiler.passes.scales import PROJECTIONS, ScaleClass, WeightRange, best_scale, scale_classes, static_bound
+from nmc_compiler.passes.scales import (
+    PROJECTIONS,
+    ScaleClass,
+    WeightRange,
+    best_scale,
+    scale_classes,
+    static_bound,
+)
 
-FIRING = ("lif", "neuron", "ilif")
 HOST_FRACTION_BITS = 16  # the host reads its input as x * 2^16
 BEYOND = 1024  # thresholds: no event of a trained network means that much
 HOST_WEIGHT_BITS = 22
@@ -92,6 +97,11 @@ class Quantize:
         return (1 << (self.accumulator_bits - 1)) - 1
 
     @property
+    def seen_shift(self) -> int:
+        """The largest shift to the right behind which an accumulator that overflowed is a current that does."""
+        return self.accumulator_bits - self.state_bits + 6
+
+    @property
     def weights(self) -> WeightRange:
         """Mixed-sign weights: b bits with sign; the least significant bit of the 9-bit value is always 0."""
         half = 1 << (self.weight_bits - 1)
@@ -103,14 +113,17 @@ class Quantize:
 
 
 class Quantizer:
-    """Plans the integers class by class."""
+    """Plans the integers class by class. ``calibration``: inputs whose currents bound sums of several projections."""
 
-    def __init__(self, graph: Graph, options: Quantize, report: ConversionReport) -> None:
+    def __init__(
+        self, graph: Graph, options: Quantize, report: ConversionReport, calibration: Inputs | None = None
+    ) -> None:
         self.graph, self.options, self.report = graph, options, report
         self.by_id, self.users = graph.by_id(), graph.users()
         self.tensors: dict[str, np.ndarray] = {}
         self.plans: dict[str, Any] = {}  # node id -> what its integer form needs
         self.beyond: set[str] = set()  # convolutions whose weights are beyond all bounds
+        self.limits = Limits(graph, options, self._bounding_weight, self._span, calibration)
         self.tables: dict[str, LastingTable] = {}  # of attention products that have one
 
     def run(self) -> Graph:
@@ -245,7 +258,7 @@ class Quantizer:
 
     def _source_norm(self, conv: Node) -> float:
         source = self.by_id[conv.operands[0]]
-        if source.op == "input":
+        if source.op == "input" and not source.type.is_event:
             return self._input_scale() if self.options.input_encoding == "graded8" else 1.0
         return self.plans[source.id]["scale"] if source.op == "relay" else event_norm(source, self.by_id)
 
@@ -255,8 +268,9 @@ class Quantizer:
 
     def _span(self, node: Node) -> tuple[float, float]:
         """Least and largest code of an event, or value of the input."""
-        if node.op in ("input", "features"):
-            norm = self._input_scale() if self.options.input_encoding == "graded8" else 1.0
+        encoded = self.options.input_encoding == "graded8"
+        if node.op in ("input", "features") and not (encoded and node.type.is_event):
+            norm = self._input_scale() if encoded else 1.0
             lo, hi = self.options.input_range
             return min(lo, 0.0) * norm, max(hi, 0.0) * norm
         if node.type.kind is Kind.SPIKE:
@@ -275,7 +289,7 @@ class Quantizer:
         weights, unit = {self._weight_key(n): self._real_weight(n) for n in convs}, self._threshold_unit(cls)
         self._find_beyond(convs, unit)
         sane = [weights[k] for k in dict.fromkeys(self._weight_key(n) for n in convs if n.id not in self.beyond)]
-        scale = self._choose_scale(sane, unit, self._class_limit(cls))
+        scale = self._choose_scale(sane, unit, self.limits.of_class(cls))
         shifts = {r.id: self._reader_shift(r, scale) for r in cls.readers}
         bins = self._channel_bins(cls, sane, scale, shifts)
         self._limit_beyond(convs, weights, scale, bins, unit)
@@ -314,9 +328,9 @@ class Quantizer:
         return np.zeros_like(weight) if conv.id in self.beyond else weight
 
     def _reader_shift(self, reader: Node, scale: float) -> int:
-        if not self._can_shift(reader):
+        if not self.limits.can_shift(reader):
             return 0
-        return max(0, math.ceil(math.log2(scale / float(self._reader_limit(reader).min()))))
+        return max(0, math.ceil(math.log2(scale / float(self.limits.of_reader(reader).min()))))
 
     def _channel_bins(
         self, cls: ScaleClass, weights: list[np.ndarray], scale: float, shifts: dict[str, int]
@@ -338,8 +352,9 @@ class Quantizer:
             rows = np.abs(w).reshape(channels, -1).max(axis=1) * scale
             room = np.minimum(room, np.log2(top / np.maximum(rows, 1e-300)))
         for reader in cls.readers:
-            at_reader = self._reader_limit(reader) / (scale / 2.0 ** shifts[reader.id])
-            at_dendrite = self.options.accumulator_max / np.maximum(self._bound(reader) * scale, 1e-300)
+            at_reader = self.limits.of_reader(reader) / (scale / 2.0 ** shifts[reader.id])
+            held = self.limits.sum(reader, shifts[reader.id])
+            at_dendrite = self.options.accumulator_max / np.maximum(held * scale, 1e-300)
             room = np.minimum(room, np.log2(np.maximum(np.minimum(at_reader, at_dendrite), 1.0)))
         return np.floor(np.maximum(room, 0)).astype(np.int64)
 
@@ -349,44 +364,6 @@ class Quantizer:
             if reader.op in FIRING:
                 return float(height_of(self.graph, reader).flat[0]) / gain_of(reader)
         return 1.0
-
-    def _class_limit(self, cls: ScaleClass) -> float:
-        """Largest scale: accumulators stay in their register, and so does every reader behind its shift."""
-        limits = [self.options.accumulator_max / max(float(self._bound(r).max()), 1e-12) for r in cls.readers]
-        shifts = {r.id: self.options.rshift_max if self._can_shift(r) else 0 for r in cls.readers}
-        return min(limits + [float(self._reader_limit(r).min()) * 2.0 ** shifts[r.id] for r in cls.readers])
-
-    def _can_shift(self, reader: Node) -> bool:
-        """A reader alone at its input may take it shifted right (a negative weight exponent, after summation).
-
-        A relay always may: its codes are to be small.
-        """
-        return reader.op == "relay" or len(self.users[reader.operands[0]]) == 1
-
-    def _reader_limit(self, reader: Node) -> np.ndarray:
-        """Largest scale per channel [C] at which bias and threshold fit their fields and the current its register.
-
-        A shared sum of several projections (a residual stream) is allowed ``headroom`` times its static bound,
-        which supposes every input at its most harmful value at once; what overflows at run time is counted and
-        reported.
-        """
-        limit = np.full(reader.type.shape[0], np.inf)
-        bias = bias_of(self.graph, reader)
-        if bias is not None:
-            top = ((1 << (self.options.bias_mant_bits - 1)) - 1) << self.options.bias_exp_max
-            limit = np.minimum(limit, top / (GRAIN * np.maximum(np.abs(bias), 1e-12)))
-        if reader.op in FIRING:
-            limit = np.minimum(limit, self.options.vth_max * gain_of(reader) / top_of(self.graph, reader))
-        steps = self.graph.timesteps if reader.op == "readout" else 1
-        single = self.by_id[reader.operands[0]].op in CONVOLUTIONS
-        headroom = 1.0 if single or self._can_shift(reader) else self.options.headroom
-        most = (1 << self.options.relay_bits - 1) - 1 if reader.op == "relay" else self.options.current_max
-        return np.minimum(limit, headroom * most / np.maximum(self._bound(reader) * steps, 1e-12))
-
-    def _bound(self, reader: Node) -> np.ndarray:
-        """Largest |current + bias| of each channel, statically, [C], in units of the trained model."""
-        bound = static_bound(self.graph, self.by_id[reader.operands[0]], self._bounding_weight, self._span)
-        return bound + bias_bound(self.graph, reader)
 
     def _choose_scale(self, weights: list[np.ndarray], unit: float, limit: float) -> float:
         allowed = self.options.weights
@@ -463,6 +440,8 @@ class Quantizer:
         elif reader.op == "multilevel":
             plan["thresholds"] = self._level_table(reader, scale)
             facts["thresholds"] = np.unique(plan["thresholds"], axis=0).tolist()
+        if reader.id in self.limits.reach:
+            facts |= {"measured_current": self.limits.reach[reader.id][0] * base, "room_above_measured": MEASURED}
         self.report.add(
             "quantize", label(reader), kind=reader.op, scale=base, rshift=rshift, static_bound=bound,
             current_max=self.options.current_max, can_overflow=bool(piled > self.options.current_max), **facts,
@@ -518,7 +497,7 @@ class Quantizer:
         """The threshold in synaptic units, [C]."""
         wanted = scale * height_of(self.graph, reader) / gain_of(reader)
         if wanted.min() < 0.5:
-            bound = float((self._bound(reader) * scale / wanted).max())
+            bound = float((self.limits.bound(reader) * scale / wanted).max())
             raise LoweringError(
                 f"threshold of '{label(reader)}' would be {wanted.min():.2g} units of its current, whose largest value "
                 f"is {bound:.3g} thresholds and fills the register; retrain with smaller weights before this neuron"

@@ -25,7 +25,7 @@ HOSTED = ("input", "constant", "output", "reshape", "take", "gather")  # no curr
 @dataclass(frozen=True)
 class QuantizeAll:
     """``chip``: the numbers of the target. ``calibration``: inputs whose currents and potentials set the scales of
-    neurons that have one of their own."""
+    neurons that have one of their own, and of shared sums."""
 
     name: ClassVar[str] = "quantize"
     chip: Quantize = field(default_factory=Quantize)
@@ -36,7 +36,7 @@ class QuantizeAll:
         if is_general(graph):
             return general.apply(graph, report)
         if not graph.outputs and not any(n.op in GENERAL_NEURONS or n.op == "sparse" for n in graph):
-            return self.chip.apply(graph, report)
+            return Quantizer(graph, self.chip, report, self.calibration).run()
         return _Mixed(graph, self.chip, general, report).run()
 
 
@@ -49,7 +49,7 @@ class _Mixed:
         if self.encoded and chip.input_encoding != "graded8" and any(_is_real(n) for n in graph):
             chip = replace(chip, input_encoding="graded8")
             report.notes.append("the input becomes events: more than convolutions of one image reads it")
-        self.streams = Quantizer(graph, chip, report)
+        self.streams = Quantizer(graph, chip, report, general.calibration)
         self.general = GeneralQuantizer(graph, replace(general, chip=chip), report)
         self.general.tensors = self.streams.tensors
 

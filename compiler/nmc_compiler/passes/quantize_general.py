@@ -18,7 +18,7 @@ from nmc_compiler.graph import Attr, Graph, Kind, Node, Ref, Use, label, rebuild
 from nmc_compiler.graph.ops_dynamics import TOP_VTH
 from nmc_compiler.passes.agreement import Inputs, peaks_of
 from nmc_compiler.passes.base import derived, stored
-from nmc_compiler.passes.cells import CellForm, bias_bound, bias_of, gain_of, height_of, needs_cell, top_of
+from nmc_compiler.passes.cells import CellForm, bias_bound, bias_of, gain_of, height_of, needs_cell, piled, top_of
 from nmc_compiler.passes.counts import first_above
 from nmc_compiler.passes.gates import event_norm
 from nmc_compiler.passes.integer_form import GRAIN
@@ -276,6 +276,7 @@ class GeneralQuantizer:
         u = charge * _piled(alpha, self.graph.timesteps)
         theta = float(np.abs(top_of(self.graph, node)).max()) if node.op == "neuron" else 0.0
         v = (u + leak) * _piled(beta, self.graph.timesteps) if node.op == "integrator" else u + leak + beta * theta
+        v = max(v, (u + leak) * piled(self.graph, node))
         if label(node) in self.peaks:
             peak_u, peak_v = (MEASURED * peak for peak in self.peaks[label(node)])
             above = peak_u + leak + beta * theta  # where it fires, before the reset

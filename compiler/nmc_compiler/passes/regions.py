@@ -16,7 +16,7 @@ PLACES = ("sites", "cloud", "down_sites", "features")  # where values are, and t
 GENERAL_NEURONS = ("neuron", "integrator", "sigma_delta")
 LINEAR = (
     *("conv2d", "batch_norm", "add", "scale", "sumpool2d", "sum_positions", "map", "reshape", "take", "delay"),
-    "sparse",
+    *("sparse", "pad2d"),
 )
 JOINED = ("sumpool2d", "reshape", "take", "delay", "sparse", "output")  # what no folding pass knows
 SUMS = ("add", "sum_positions")  # of events: ``distribute_sums`` brings them behind convolutions
@@ -86,7 +86,7 @@ def _is_stream(graph: Graph, region: list[str]) -> bool:
 
 def _in_stream(graph: Graph, node: Node, by_id: dict[str, Node], users: dict[str, list[Node]]) -> bool:
     if is_neuron(node):
-        return (node.op not in GENERAL_NEURONS or _by_class(node)) and not node.inputs[0].lag
+        return (node.op not in GENERAL_NEURONS or by_class(node)) and not node.inputs[0].lag
     if node.op in JOINED:
         return False
     for use in node.inputs:
@@ -98,7 +98,7 @@ def _in_stream(graph: Graph, node: Node, by_id: dict[str, Node], users: dict[str
     return node.op not in _FOLDS or _FOLDS[node.op](graph, node, by_id, users)
 
 
-def _by_class(node: Node) -> bool:
+def by_class(node: Node) -> bool:
     """Whether a general neuron can share the scale of a current with others: what it has is one number, no current."""
     one = all(isinstance(node.attr(key, 0.0), (int, float)) for key in ("beta", "theta", "leak", "start_v"))
     return node.op == "neuron" and one and "alpha" not in node.attrs
