@@ -81,10 +81,12 @@ def ran(net: nn.Module, x: Tensor) -> tuple[Any, dict[str, np.ndarray]]:
 
 
 def images_of(imported: Imported, x: Tensor) -> np.ndarray:
-    """A module's input as the interpreter takes it: [1, C, H, W] or [1, T, C, H, W]."""
+    """A module's input as the interpreter takes it: [1, C, H, W], or [1, T, C, H, W] and ones where it runs longer."""
     graph, array = imported.graph, x.double().numpy()
     frames = (-1,) if graph.input_time else ()
-    return array.reshape(1, *frames, *graph.sources[0].type.shape)
+    images = array.reshape(1, *frames, *graph.sources[0].type.shape)
+    late = graph.timesteps - images.shape[1] if graph.input_time and graph.timesteps else 0
+    return np.pad(images, ((0, 0), (0, late), *[(0, 0)] * 3), constant_values=1.0) if late else images
 
 
 def compare(net: nn.Module, x: Tensor, **options: Any) -> tuple[Imported, Interpretation]:
@@ -99,6 +101,9 @@ def compare(net: nn.Module, x: Tensor, **options: Any) -> tuple[Imported, Interp
             assert name.rsplit(".", 1)[-1] in ("mul", "spike"), name  # of functions, not of modules
             continue
         node = by_name[name]
+        first, count = node.attr("record_window", (0, len(codes)))
+        assert not codes[:first].any() and not codes[first + count :].any(), name
+        codes = codes[first : first + count]
         if "record_shape" not in node.attrs:  # an order that a recording cannot have
             assert np.array_equal(np.sort(codes, axis=None), np.sort(seen[name], axis=None)), name
             continue

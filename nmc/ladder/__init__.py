@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from nmc.artefact import Compiled, load
+from nmc.hosted import is_hosted
 from nmc.ladder.engines import fast_rung, target_of
 from nmc.ladder.golden import Golden, read_golden
 from nmc.ladder.graphs import graph_rung
+from nmc.ladder.hosted import host_rungs
 from nmc.ladder.lava import lava_python, lava_rung, noise
 from nmc.ladder.rungs import (
     Rung,
@@ -86,8 +88,17 @@ def verify(
                 " leave --golden out to compare its engines"
             )
         return Ladder(compiled.digest, tuple(_compare_engines(compiled.program, tick_images, progress)))
+    if is_hosted(compiled.program):
+        if golden is not None:
+            raise UsageError("golden vectors of a network with a part on the host are not compared; leave --golden out")
+        return Ladder(compiled.digest, tuple(_compare_hosted(compiled, tick_images, progress)))
     if golden is None and compiled.int_graph.outputs:
         return Ladder(compiled.digest, tuple(_compare_graph(compiled, tick_images, progress)))
+    if compiled.int_graph.outputs:
+        raise UsageError(
+            "golden vectors hold the logits of a read-out, and this network has outputs of each timestep; average over "
+            "timesteps in the module, or leave --golden out to compare its engines with its integer graph"
+        )
     if golden is None:
         raise UsageError("nothing to compare with; give --golden FILE.npz, or --with lava")
     if compiled.program.mapping is None:
@@ -115,6 +126,14 @@ def _climb(compiled: Compiled, golden: Golden, tick_images: int, progress: Calla
         yield engines_rung(compiled, few, layers, run(compiled.program, few, record="all", engine="neurocore"))
     progress("mapping")
     yield mapping_rung(compiled.program, compiled.target())
+
+
+def _compare_hosted(compiled: Compiled, windows: int, progress: Callable[[str], None]) -> Iterator[Rung]:
+    progress("int = emulator = ticks")
+    yield from host_rungs(compiled, windows)
+    if compiled.program.mapping is not None:
+        progress("mapping")
+        yield mapping_rung(compiled.program, compiled.target())
 
 
 def _compare_graph(compiled: Compiled, windows: int, progress: Callable[[str], None]) -> Iterator[Rung]:

@@ -205,7 +205,8 @@ def emulator_rung(compiled: Compiled, images: np.ndarray, run: RunResult) -> Run
 
 def _interpreted(graph: Graph, images: np.ndarray) -> tuple[Interpretation, dict[str, np.ndarray]]:
     """A run of the interpreter, and the codes of all that emits events, the encoded input included."""
-    inputs = {n.id: n.name or "input" for n in graph if n.op == "encode"}
+    by_id = graph.by_id()
+    inputs = {n.id: n.name or by_id[n.operands[0]].name or "input" for n in graph if n.op == "encode"}
     run = interpret(graph, images, record="all", values=list(inputs))
     return run, run.codes | {name: run.values[node] for node, name in inputs.items()}
 

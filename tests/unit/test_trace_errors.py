@@ -74,6 +74,7 @@ ODD: dict[str, tuple[Callable[..., Any], str]] = {
     "nothing": (lambda n, c, s: None, "Net returns no traced tensor, but NoneType"),
     "no neuron": (lambda n, c, s: c, "does not depend on any neuron"),
     "a plain buffer": (lambda n, c, s: torch.zeros(2, 1, 4).copy_(s), "writes a traced value into a plain tensor"),
+    "a sum in a plain buffer": (lambda n, c, s: torch.zeros(2, 1, 4).add_(s), "writes a traced value into a plain"),
     "an error of the user": (lambda n, c, s: n.out(s[..., :3]), "wants 4 input channels, the input"),
     "a name error": (lambda n, c, s: undefined, rf"{HERE}:\d+: NameError: name 'undefined' is not defined"),  # noqa: F821
     "recursion": (lambda n, c, s: n(c[0, :, :1].repeat(1, 6)), "its modules call each other without end|more than"),
@@ -101,7 +102,7 @@ def test_the_line_is_the_users() -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda n: n.fc.weight.data.fill_(float("nan")), r"'fc\.weight' of shape \(4, 6\) has 24 values that are not"),
+        (lambda n: n.fc.weight.data.fill_(float("nan")), r"'fc\.weight' has 24 values of 24 that are not finite"),
         (lambda n: setattr(n, "fc", nn.Linear(6, 4, device="meta")), r"'fc\.weight' is on the meta device"),
         (
             lambda n: setattr(n, "fc", nn.Linear(6, 4, dtype=torch.complex64)),

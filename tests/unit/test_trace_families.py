@@ -13,6 +13,7 @@ import yaml
 import zoo
 
 import nmc
+from nmc_compiler.errors import UsageError
 from nmc_compiler.frontends.checkpoint import FAMILIES, import_checkpoint
 from nmc_compiler.frontends.config import parse_config
 from nmc_compiler.graph.canonical import canonical
@@ -48,9 +49,9 @@ def test_a_form_of_the_zoo(name: str) -> None:
     assert text(traced.graph) == text(family)
 
 
-@pytest.mark.parametrize("name", ["sdt_v2", "sdt_v3_large"])
+@pytest.mark.parametrize("name", ["sdt_v2", "sdt_v3_large", "qsd"])
 def test_a_trained_network_of_the_zoo(name: str) -> None:
-    """RepConv with its ring, SepConv, two heads; LayerScale, integer spikes rounded half up."""
+    """RepConv with its ring, SepConv, two heads; LayerScale, integer spikes rounded half up; 4-bit weights (LSQ)."""
     folder = zoo.ZOO / name
     if not (folder / "model.pt").exists():
         pytest.skip(f"{name} is not trained")
@@ -60,6 +61,30 @@ def test_a_trained_network_of_the_zoo(name: str) -> None:
     family = import_checkpoint(folder / "model.pt").graph
     traced = nmc.trace(net.eval(), (1, *family.sources[0].type.shape), timesteps=family.timesteps)
     assert text(traced.graph) == text(family)
+
+
+def test_logits_of_each_timestep(tmp_path: Path) -> None:
+    """Erode and a residual stream behind a pool of currents in a network with outputs: LIFs as general neurons."""
+    from traced_nets import compare
+
+    form = zoo.FORMS["sdt_v1-dvs"]
+    net = zoo.busy(form)
+
+    class Each(type(net)):
+        def forward(self, frames: Any) -> Any:
+            x = self.patch_embed(frames.transpose(0, 1))
+            for block in self.block:
+                x = block(x)
+            return self.head(self.head_lif(x.flatten(3).mean(3)))
+
+    net.__class__ = Each
+    x = torch.from_numpy(zoo.images(form, 1))
+    imported, _ = compare(net, x)
+    assert imported.graph.outputs
+    compiled = nmc.compile(net, x.numpy(), target="loihi2")
+    assert nmc.verify(compiled, tick_images=1).ok
+    with pytest.raises(UsageError, match="^golden vectors hold the logits of a read-out, and this network has outputs"):
+        nmc.verify(compiled, tmp_path / "golden.npz")
 
 
 def test_a_ring_of_zeros_is_a_ring() -> None:
@@ -91,6 +116,17 @@ def test_a_fixture(name: str) -> None:
     with np.load(FIXTURES / name / "vectors.npz") as vectors:
         recorded = {k.removeprefix("spikes/") for k in vectors.files if k.startswith("spikes/")}
     assert recorded <= {n.name for n in traced.graph}
+
+
+@pytest.mark.parametrize("heads", [1, 4])
+def test_the_factor_of_attention_is_the_authors_to_the_last_digit(heads: int) -> None:
+    """For 8 channels of a head d ** -0.5 and 1 / sqrt(d) are two numbers."""
+    config = yaml.safe_load((FIXTURES / "sdt_v3" / "model.yaml").read_text()) | {"num_heads": heads}
+    state = torch.load(FIXTURES / "sdt_v3" / "model.pt", weights_only=True)
+    arrays = {k: v.numpy() for k, v in state.get("state_dict", state).items() if "num_batches" not in k}
+    graph, _ = FAMILIES["sdt_v3"].build(arrays, parse_config(config, "test config"))
+    found = {n.attr("scale") for n in graph if n.op == "attn"}
+    assert found == {(width // heads) ** -0.5 * 2 for width in (8, 16)}
 
 
 def fixture(name: str) -> Any:

@@ -66,6 +66,12 @@ class Graph:
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from nmc_compiler.graph.notebook import graph_html
+
+        return graph_html(self)
+
     def node(self, node_id: str) -> Node:
         return self.by_id()[node_id]
 

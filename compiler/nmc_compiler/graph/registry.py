@@ -49,7 +49,8 @@ class OpSpec:
     """Name, operands, attributes, type rule and meaning of one op.
 
     ``arity`` is an exact count or None for one or more. ``attrs`` maps attribute -> allowed Python
-    types; ``required`` names those that must be given. ``neuron`` ops emit events and have state.
+    types; ``required`` names those that must be given. ``neuron`` ops emit events and have state; ``host`` ops are of
+    real numbers and never on a core (docs/host.md).
     """
 
     name: str
@@ -60,6 +61,7 @@ class OpSpec:
     required: Sequence[str] = ()
     neuron: bool = False
     doc: str = ""
+    host: bool = False
 
     def check_attrs(self, attrs: dict[str, Attr], where: str) -> None:
         for key, attr in attrs.items():

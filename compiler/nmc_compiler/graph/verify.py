@@ -17,7 +17,7 @@ from nmc_compiler.errors import LoweringError, VerifyError
 from nmc_compiler.graph.analysis import CONVOLUTIONS, check_acyclic
 from nmc_compiler.graph.graph import Graph, Node
 from nmc_compiler.graph.ops_cell import check_rows
-from nmc_compiler.graph.registry import op_spec
+from nmc_compiler.graph.registry import known_ops, op_spec
 from nmc_compiler.graph.types import EVIDENCE, Kind, Ref, ValueType
 
 INPUTS = ("input",)
@@ -113,6 +113,11 @@ def register_rule(op: str, rule: Rule) -> None:
 
 
 _NO_RULE = Rule(lambda site: (REFUSED, f"nothing says how '{site.node.op}' becomes events"))
+
+
+def _on_host(site: Site) -> Verdict:
+    what = site.node.attr("function") or op_spec(site.node.op).doc
+    return HOST, f"real numbers, which no core computes: {what}"
 
 
 def rule_of(op: str) -> Rule:
@@ -254,6 +259,8 @@ def _check_names(graph: Graph) -> None:
 
 def _check_tensors(graph: Graph) -> None:
     used = {a.value.key for n in graph for a in n.attrs.values() if isinstance(a.value, Ref)}
+    nodes = (n for n in graph if op_spec(n.op).host)
+    of_host = {a.value.key for n in nodes for a in n.attrs.values() if isinstance(a.value, Ref)}
     for key, array in graph.tensors.items():
         if key not in used:
             raise VerifyError(f"graph '{graph.name}': tensor '{key}' is stored, but no node refers to it")
@@ -262,7 +269,7 @@ def _check_tensors(graph: Graph) -> None:
         bad = 0 if array.dtype.kind != "f" else int(np.count_nonzero(~np.isfinite(array)))
         if bad:
             raise VerifyError(f"tensor '{key}' has {bad} value(s) that are not finite, of {array.size}")
-        if graph.numbers == "int" and array.dtype.kind not in "iu":
+        if graph.numbers == "int" and array.dtype.kind not in "iu" and key not in of_host:
             raise VerifyError(f"tensor '{key}' has dtype {array.dtype}, but graph '{graph.name}' holds integers only")
 
 
@@ -469,3 +476,5 @@ for _op, _rule in {
     "int_readout": Rule(_neuron(_READ), _INT),
 }.items():
     register_rule(_op, _rule)
+for _op in (spec.name for spec in known_ops() if spec.host):
+    register_rule(_op, Rule(_on_host))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from nmc_compiler.errors import LoweringError
 from nmc_compiler.graph import Graph, Node, Use, label
 from nmc_compiler.graph.analysis import is_neuron
+from nmc_compiler.lowering.host import in_sending_order, sending_level
 
 SOURCES = ("input", "encode", "constant")
 
@@ -27,9 +28,9 @@ class GeneralLevels:
         self.by_id = graph.by_id()
         self.edges: dict[str, list[Edge]] = {}
         self.levels: dict[str, int] = {}
-        for node in graph:
+        for node in in_sending_order(graph):
             if node.op in SOURCES:
-                self.levels[node.id] = 0
+                self.levels[node.id] = sending_level(graph, node, self.levels)
             elif is_neuron(node):
                 edges = self.edges[node.id] = self._edges(node.inputs[0])
                 near = [self.levels[e.use.node] + 1 for e in edges if not e.use.lag]
@@ -57,11 +58,7 @@ class GeneralLevels:
             return [Edge(node, Use(source.node, source.lag + use.lag), rshift)]
         if node.op == "rshift" and not rshift:
             inner = self._edges(node.inputs[0], node.attr("shift"))
-            if len(inner) == 1:
-                return [replace(inner[0], use=Use(inner[0].use.node, inner[0].use.lag + use.lag))]
-            raise LoweringError(
-                f"rshift '{label(node)}' shifts a sum of {len(inner)} projections; shift each by itself"
-            )
+            return [replace(e, use=Use(e.use.node, e.use.lag + use.lag)) for e in inner]
         if node.op == "add":
             parts = [edge for operand in node.inputs for edge in self._edges(operand, rshift)]
             return [replace(e, use=Use(e.use.node, e.use.lag + use.lag)) for e in parts]

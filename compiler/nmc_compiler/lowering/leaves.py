@@ -13,6 +13,7 @@ from typing import Literal
 from nmc_compiler.errors import LoweringError
 from nmc_compiler.graph import Graph, Node, label
 from nmc_compiler.graph.analysis import is_neuron
+from nmc_compiler.lowering.host import in_sending_order, sending_level
 from nmc_compiler.lowering.somas import SOURCES
 from nmc_compiler.program.arguments import stored_weights
 
@@ -64,9 +65,9 @@ class Leaves:
         self.keep_linear = keep_linear
         self.levels: dict[str, int] = {}
         self.exponents: dict[str, int] = {}  # of synapses whose sum is shifted right
-        for node in graph:
+        for node in in_sending_order(graph):
             if node.op in SOURCES:
-                self.levels[node.id] = 0
+                self.levels[node.id] = sending_level(graph, node, self.levels)
             elif is_neuron(node):
                 if node.inputs[0].lag:
                     raise LoweringError(f"'{label(node)}' reads a current of an earlier timestep; put a neuron between")

@@ -188,7 +188,7 @@ class Netlist:
     def _by_position(self, key: str) -> np.ndarray:
         """Weights as a Program holds them, [kh, kw, in, out]; one array for every convolution that has them."""
         if key not in self.weights:
-            self.weights[key] = np.ascontiguousarray(self.graph.tensors[key].transpose(2, 3, 1, 0))
+            self.weights[key] = self.graph.tensors[key].transpose(2, 3, 1, 0).copy()
         return self.weights[key]
 
     def _add_sparse(self, dst: int, node: Node, arrives: int) -> None:

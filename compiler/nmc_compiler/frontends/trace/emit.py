@@ -10,6 +10,7 @@ import numpy as np
 
 from nmc_compiler.errors import FrontendError, VerifyError
 from nmc_compiler.frontends.trace.fold import Node, Ref
+from nmc_compiler.frontends.trace.host_values import HOST_OPS
 from nmc_compiler.frontends.trace.places import Index
 from nmc_compiler.frontends.trace.tape import Const
 from nmc_compiler.graph import Attr, Graph, GraphBuilder, Use, ValueType, rebuild
@@ -52,11 +53,16 @@ class Emitter:
 
     def _declare(self, index: int) -> None:
         node = self.nodes[index]
+        if node.op in HOST_OPS and not node.is_event:
+            self.ids[index] = f"late{len(self.ids)}"
+            self.graph.declare(self.ids[index], ValueType(Kind.REAL, node.shape))
+            return
         if not node.is_event:
             raise FrontendError(f"{node.line}: a current is read a timestep late; only spikes can be")
-        bits = self._levels(node).bit_length() if node.kind is Kind.GRADED else 0
+        ternary = "theta_low" in dict(node.attr("attrs", ()))
+        bits = 2 if ternary else self._levels(node).bit_length() if node.kind is Kind.GRADED else 0
         self.ids[index] = f"late{len(self.ids)}"
-        self.graph.declare(self.ids[index], ValueType(node.kind, node.shape, bits))
+        self.graph.declare(self.ids[index], ValueType(node.kind, node.shape, bits, ternary))
 
     def _levels(self, node: Node) -> int:
         return int(dict(node.attr("attrs", ())).get("levels", 1))
@@ -89,6 +95,12 @@ class Emitter:
 
     def _tensor_of(self, array: np.ndarray, name: str) -> AttrValue:
         """Stored under its name; other arrays of that name (parts, one after the other) get a number."""
+        bad = int(np.count_nonzero(~np.isfinite(array)))
+        if bad:
+            raise FrontendError(
+                f"'{name}' has {bad} values of {array.size} that are not finite: such a network computes nothing; "
+                f"use weights from before training diverged"
+            )
         key, count = name, 1
         while key in self.graph.tensors:
             known = self.graph.tensors[key]
@@ -116,10 +128,10 @@ class Emitter:
 
     def _emit(self, index: int) -> None:
         node = self.nodes[index]
-        made = self._neuron(index, node) if node.op in NEURONS else self._value(node, self.names.get(index, ""))
+        made = self._neuron(index, node) if node.op in NEURONS else self._value(node, self.names.get(index, ""), index)
         self.ids[index] = made
 
-    def _value(self, node: Node, name: str) -> str:
+    def _value(self, node: Node, name: str, index: int) -> str:
         attrs = dict(node.attrs)
         if node.op == "input":
             shape = Attr(node.shape, "config")
@@ -127,6 +139,8 @@ class Emitter:
                 node, "input", id="x", name="" if self.readout else "x", shape=shape, bits=attrs.get("bits")
             )
         operands: list[Use | str] = [self.use(r) for r in node.operands]
+        if node.op in HOST_OPS:
+            return self._host(index, node, operands)
         if node.op == "add" and not node.is_event:
             operands = [self.current(r) for r in node.operands]
         pad = self._ring_of_zeros(node) if node.op == "take" else None
@@ -145,6 +159,16 @@ class Emitter:
             "mul": self._mul,
             "const": self._const,
         }[node.op](node, name)
+
+    def _host(self, index: int, node: Node, operands: list[Use | str]) -> str:
+        """An op of the host; the events that it makes have a name of their own."""
+        name, number = node.module, 2
+        if node.is_event:
+            name = f"{node.module}.codes".lstrip(".")
+            while any(n.name == name for n in self.graph.nodes.values()) or name in self.names.values():
+                name, number = f"{node.module}.codes.{number}".lstrip("."), number + 1
+        attrs = dict(node.attrs)
+        return self.add(node, node.op, *operands, id=self.ids.get(index), name=name, **attrs)
 
     def _ring_of_zeros(self, node: Node) -> tuple[int, int] | None:
         """Padding of a batch norm that gives 0 for 0: the ring of a RepConv whose numbers happen to be zeros."""
@@ -215,7 +239,8 @@ class Emitter:
     def _output(self, name: str, ref: Ref) -> None:
         node = self.nodes[ref.node]
         read = self.use(ref)
-        if not node.is_event and not (node.op == "stateful" and node.attr("neuron") == "integrator"):
+        hosted = node.kind is Kind.REAL and node.op in (*HOST_OPS, "take", "reshape")
+        if not node.is_event and not hosted and not (node.op == "stateful" and node.attr("neuron") == "integrator"):
             own = node.module or "out"
             own = own if own not in self.names.values() else f"{own}.current"
             read = Use(self.add(node, "integrator", read, name=own, beta=0.0))  # its potential is the current
@@ -224,12 +249,26 @@ class Emitter:
     def _readout(self, name: str, ref: Ref) -> None:
         """Mean over timesteps; a bias in front of it is the readout's own, a factor its gain."""
         node, gain = self.nodes[ref.node], ref.over if ref.over not in (None, 1.0) else None
+        if (rates := self._rates(name, ref)) is not None:
+            self.add(node, "readout", rates, name=name, gain=gain)
+            return
         bias, read = None, self.current(ref)
         if node.op == "bias" and not isinstance(node.attr("by"), float):
             bias, read = node.attr("by"), self.current(node.operands[0])
             if bias.array.ndim != 1:
                 bias = replace(bias, array=bias.array.reshape(-1))
         self.add(node, "readout", read, name=name, bias=bias, gain=gain)
+
+    def _rates(self, name: str, ref: Ref) -> str | None:
+        """Events in front of a readout, and a number that they are multiplied by, as a layer that hands them on."""
+        node, factor, events = self.nodes[ref.node], 1.0, ref
+        if node.op == "scale" and isinstance(node.attr("by"), float):
+            factor, (events,) = node.attr("by"), node.operands
+        source = self.graph.nodes[self.ids[events.node]].type
+        if not source.is_event or source.shape[1:] != (1, 1):
+            return None
+        weight = self._tensor_of(np.eye(source.shape[0])[:, :, None, None] * factor, f"{name}.rates")
+        return self.add(node, "conv2d", self.use(events), weight=weight)
 
 
 def without_dead(graph: Graph) -> Graph:

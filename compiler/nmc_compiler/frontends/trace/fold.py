@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nmc_compiler.errors import FrontendError
+from nmc_compiler.frontends.trace.host_values import HOST_OPS
 from nmc_compiler.frontends.trace.steps import WAITING
 from nmc_compiler.frontends.trace.tape import Const, Tape, Value, constant
 from nmc_compiler.graph.types import Kind, Shape
@@ -78,6 +79,10 @@ class Folder:
             )
         if value.op in ("stateful", "state"):
             return self._lagged(value, self._neuron(value), at)
+        if value.op == "before":
+            return Ref(self.ref(value.attr("of"), self.tape.values[value.attr("of")].time).node, value.attr("lag"))
+        if value.op in HOST_OPS and at != value.time:
+            return self._lagged(value, self.ref(value.number, value.time).node, at)
         if value.op == "input" or value.op == "stateless" and at != value.time:
             if value.op == "input":
                 return self._lagged(value, self._node(value, ()), at)

@@ -14,21 +14,24 @@ import torch
 from nmc_compiler.errors import FrontendError, NmcError, UsageError
 from nmc_compiler.frontends.checkpoint import Imported
 from nmc_compiler.frontends.config import ModelConfig
+from nmc_compiler.frontends.trace.ahead import causal
 from nmc_compiler.frontends.trace.emit import Emitter
 from nmc_compiler.frontends.trace.fold import Folder, Ref, deep
+from nmc_compiler.frontends.trace.host import check_kept, kept_values
 from nmc_compiler.frontends.trace.lines import where
 from nmc_compiler.frontends.trace.places import rearranged
 from nmc_compiler.frontends.trace.symbol import Symbol
 from nmc_compiler.frontends.trace.tape import STREAM, addresses
 from nmc_compiler.frontends.trace.tidy import tidy
 from nmc_compiler.frontends.trace.timesteps import find_axes
-from nmc_compiler.frontends.trace.tracer import Tracer
+from nmc_compiler.frontends.trace.tracer import Tracer, how_to_register
 from nmc_compiler.graph import GraphBuilder
 from nmc_compiler.graph.registry import MAX_ELEMENTS
 from nmc_compiler.graph.types import Kind, Shape
 from nmc_compiler.graph.verify import verify
 
 MAX_TIMESTEPS = 4096
+MOST_NAMED = 16  # parameters that are never used
 RECORDED = ("lif", "neuron", "multilevel", "ilif")
 
 
@@ -90,27 +93,48 @@ def example_of(
     return Example(shape, time_axis, bits)
 
 
-def trace_module(module: torch.nn.Module, example: Example, timesteps: int | None = None, name: str = "") -> Imported:
+def trace_module(
+    module: torch.nn.Module, example: Example, timesteps: int | None = None, name: str = "", host: bool = False
+) -> Imported:
     """The float graph of a module, which is run once in evaluation mode, on no data.
 
     timesteps: of one sample, for a module that computes one timestep when it is called; 0 is a stream. Others are
-    checked against it. Raises FrontendError for what cannot be lowered, with the op, the module and the line.
+    checked against it. host: ops of real numbers become nodes of the host (docs/host.md). Raises FrontendError for what
+    cannot be lowered, with the op, the module and the line.
     """
     if not isinstance(module, torch.nn.Module):
         raise UsageError(
             f"{type(module).__name__} is no torch.nn.Module; give a module, or a function that returns one"
         )
-    with _real(module):
-        trace = _Trace(module, example, timesteps, name or type(module).__name__)
+    name = name or type(module).__name__
+    with _theirs(name):
+        _check_real(module)
+        trace = _Trace(module, Tracer(module, host), example, timesteps, name)
+        identity = digest(module)
+    with trace.told():
         graph = trace.run()
     settings = ModelConfig({}, "a traced module")
     notes = (f"traced from {type(module).__module__}.{type(module).__name__}", *trace.notes)
-    return Imported(graph, "traced", notes, settings, digest(module))
+    return Imported(graph, "traced", notes, settings, identity)
 
 
 @contextlib.contextmanager
-def _real(module: torch.nn.Module) -> Iterator[None]:
-    """Parameters are real numbers that are there."""
+def _theirs(name: str) -> Iterator[None]:
+    """Whatever a user's module raises, as one error with the line."""
+    try:
+        yield
+    except NmcError:
+        raise
+    except RecursionError:
+        raise FrontendError(f"{name}: its modules call each other without end, or hold each other") from None
+    except MemoryError:
+        raise FrontendError(f"{name}: more memory is needed than there is; trace with a smaller input") from None
+    except (Exception, SystemExit) as error:
+        raise FrontendError(f"{where(error)}: {type(error).__name__}: {error}") from error
+
+
+def _check_real(module: torch.nn.Module) -> None:
+    """Parameters are real numbers that are there; those that the network reads are finite, which emission checks."""
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if tensor.device.type == "meta":
             raise FrontendError(f"'{name}' is on the meta device: it has a shape, but no numbers; load a checkpoint")
@@ -118,13 +142,8 @@ def _real(module: torch.nn.Module) -> Iterator[None]:
             raise FrontendError(f"'{name}' is on {tensor.device}; move the module to the CPU with module.cpu()")
         if tensor.is_complex() or tensor.is_quantized:
             raise FrontendError(f"'{name}' has dtype {tensor.dtype}; real weights are traced")
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            bad = int((~torch.isfinite(tensor)).sum())
-            raise FrontendError(
-                f"'{name}' of shape {tuple(tensor.shape)} has {bad} values that are not finite: such a network "
-                f"computes nothing; use weights from before training diverged"
-            )
-    yield
+        if tensor.numel() > MAX_ELEMENTS:
+            raise FrontendError(f"'{name}' of shape {tuple(tensor.shape)} has more than {MAX_ELEMENTS} numbers")
 
 
 def digest(module: torch.nn.Module) -> str:
@@ -140,20 +159,39 @@ def digest(module: torch.nn.Module) -> str:
 @dataclass
 class _Trace:
     module: torch.nn.Module
+    tracer: Tracer
     example: Example
     timesteps: int | None
     name: str
     notes: list[str] = field(default_factory=list)
 
+    @contextlib.contextmanager
+    def told(self) -> Iterator[None]:
+        """Where a module may be a neuron, and was not recognised, an error says how to tell what it computes."""
+        try:
+            yield
+        except FrontendError as error:
+            if not self.tracer.unknown or "register_neuron" in str(error):
+                raise
+            raise type(error)(f"{error}; {how_to_register(self.tracer.unknown[-1])}") from error
+
     def run(self) -> Any:
-        self.tracer = Tracer(self.module)
         self.tape = self.tracer.tape
         outputs = self._outputs(self._called())
         steps = self._steps()
+        kept = kept_values(self.module)
+        if self.tracer.host and steps == 1 and self.timesteps != 1:
+            check_kept(kept)
         with deep(len(self.tape.values)):
             self.folder = Folder(self.tape, steps)
             ends = self._ends(outputs, steps)
         self._note_parameters()
+        self.notes += [*self.tracer.recognised, *self._dtypes()]
+        self.notes += [
+            f"'{name}' holds a value of the traced call; what it brings to a later call is not in the network, where "
+            f"every sample begins as the traced call did"
+            for name in kept
+        ]
         graph = self._emit(ends, steps)
         verify(graph)
         self.notes += [
@@ -182,18 +220,8 @@ class _Trace:
         return found[0] if found else torch.float32
 
     def _called(self) -> Any:
-        try:
+        with _theirs(self.name):
             return self.tracer.run(self._input())
-        except NmcError:
-            raise
-        except RecursionError:
-            raise FrontendError(f"{self.name}: its modules call each other without end") from None
-        except MemoryError:
-            raise FrontendError(
-                f"{self.name}: more memory is needed than there is; trace with a smaller input"
-            ) from None
-        except Exception as error:
-            raise FrontendError(f"{where(error)}: {type(error).__name__}: {error}") from error
 
     def _outputs(self, result: Any) -> list[tuple[str, Symbol]]:
         """Traced tensors of what the module returned, by name; other things are left out."""
@@ -278,7 +306,9 @@ class _Trace:
             flags["record_time"] = False
         builder = GraphBuilder(self.name, timesteps, "float", **flags)
         emitter = Emitter(nodes, set(self.tracer.parameters.values()), builder, readout)
-        return emitter.run(named, steps > 1)
+        graph, notes = causal(emitter.run(named, steps > 1))
+        self.notes += notes
+        return graph
 
     def _name(self, nodes: list[Any], name: str, ref: Ref, readout: bool) -> str:
         """A readout is called after the layer that makes the logits."""
@@ -287,13 +317,23 @@ class _Trace:
             index = nodes[index].operands[0].node
         return (nodes[index].module or name) if readout and nodes[index].op == "conv2d" else name
 
+    def _dtypes(self) -> list[str]:
+        """Parameters that are taken as numbers of another precision than the module computes with."""
+        return [
+            f"{len(set(names))} tensors of dtype {dtype} are taken as the numbers they hold, such as '{names[0]}'; "
+            f"sums are of double precision"
+            for dtype, names in self.tracer.odd.items()
+        ]
+
     def _note_parameters(self) -> None:
         unused = [
             name
             for name, _ in self.module.named_parameters()
             if name not in self.tracer.used and name in set(self.tracer.parameters.values())
         ]
-        self.notes += [f"parameter '{name}' is never used" for name in unused]
+        self.notes += [f"parameter '{name}' is never used" for name in unused[:MOST_NAMED]]
+        if more := unused[MOST_NAMED:]:
+            self.notes.append(f"{len(more)} more parameters are never used, from '{more[0]}' to '{more[-1]}'")
 
 
 def _leaves(result: Any, name: str) -> Iterator[tuple[str, Symbol]]:

@@ -226,6 +226,10 @@ def multiply(tape: Tape, a: Addr, b: Addr) -> Addr:
         mask_first = _is_mask(tape, one) and not _is_mask(tape, two)
         base, local = whole(tape, two if mask_first else one)
         mask = _mask(tape, base, _ordered(base, local, one if mask_first else two))
+        if not (base.is_event and mask.is_event) and tape.products:
+            made = tape.add("gate", (base.number, mask.number), base.shape, Kind.CURRENT)
+            results.append(at(made, local))
+            continue
         if not (base.is_event and mask.is_event):
             raise FrontendError(
                 f"{tape.line()}: multiplies {base.kind} by {mask.kind} values; only spikes can be multiplied, as a mask"

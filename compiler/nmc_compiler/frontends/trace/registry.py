@@ -37,7 +37,9 @@ class Neuron:
     gives: str = "spikes"
 
 
+HOST_CALLS = ("step", "sequence", "batch, sequence")
 _KNOWN: dict[str, Describe] = {}
+_ON_HOST: dict[str, Describe] = {}
 _PLAIN = ("__init__", "extra_repr", "__repr__")  # what a subclass may override and still be the same neuron
 
 
@@ -51,6 +53,36 @@ def register_neuron(cls: type | str, describe: Describe) -> None:
     if not callable(describe):
         raise UsageError(f"register_neuron({cls!r}): the second argument must be a function of the module")
     _KNOWN[cls if isinstance(cls, str) else class_name(cls)] = describe
+
+
+def register_host(cls: type | str, describe: Describe) -> None:
+    """Say what op of the host a class of modules is, from here on (docs/host.md); the last word counts.
+
+    cls: the class, or its module path and name.  describe: called with the module, gives "op", a host op of the graph,
+    its attributes, and maybe "call", one of HOST_CALLS: the axes in front of the operands' channels.
+    """
+    if not callable(describe):
+        raise UsageError(f"register_host({cls!r}): the second argument must be a function of the module")
+    _ON_HOST[cls if isinstance(cls, str) else class_name(cls)] = describe
+
+
+def describe_host(module: Any, name: str) -> tuple[str, str, dict[str, Any]] | None:
+    """Op, call and attributes of a module that is one op of the host; None for any other."""
+    found = next((_ON_HOST[class_name(c)] for c in type(module).__mro__ if class_name(c) in _ON_HOST), None)
+    if found is None:
+        return None
+    where = f"'{name}' ({class_name(type(module))})"
+    given = dict(found(module))
+    op, call = given.pop("op", ""), given.pop("call", "step")
+    if call not in HOST_CALLS:
+        raise FrontendError(f"{where}: 'call' is {call!r}; it must be {' or '.join(map(repr, HOST_CALLS))}")
+    spec = op_spec(op)
+    if not spec.host:
+        raise FrontendError(f"{where}: its op '{op}' is no op of the host")
+    odd = [*(k for k in given if k not in spec.attrs), *(k for k in spec.required if k not in given)]
+    if odd:
+        raise FrontendError(f"{where}: op '{op}' takes {', '.join(sorted(spec.attrs))}; '{odd[0]}' is wrong or missing")
+    return op, call, given
 
 
 def class_name(cls: type) -> str:

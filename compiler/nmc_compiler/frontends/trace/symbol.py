@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 
 from nmc_compiler.errors import FrontendError
 from nmc_compiler.frontends.trace import ops, pools, products, steps
+from nmc_compiler.frontends.trace.host import AT_HOST
 from nmc_compiler.frontends.trace.tape import LOCAL, NOTHING, StopTrace
 from nmc_compiler.graph.types import Kind
 
@@ -43,7 +44,7 @@ class Symbol(torch.Tensor):
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         tracer = next(x.tracer for x in tree_flatten((args, kwargs))[0] if isinstance(x, Symbol))
-        handler = FUNCTIONS.get(func)
+        handler = chosen(tracer, func, FUNCTIONS.get(func))
         with torch._C.DisableTorchFunctionSubclass():
             result = NotImplemented if handler is None else tried(tracer, handler, func, args, kwargs)
             return func(*args, **kwargs) if result is NotImplemented else result
@@ -62,11 +63,30 @@ def dispatch(tracer: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
     if name in MOVES:
         return _move(tracer, func, args, kwargs)
     if name in IN_PLACE:
-        result = tried(tracer, OPS[IN_PLACE[name]], getattr(aten, name[5:-1]), args, kwargs)
+        plain = IN_PLACE[name]
+        result = tried(tracer, chosen(tracer, plain, OPS[plain]), getattr(aten, name[5:-1]), args, kwargs)
+        _check_written(tracer, args[0])
         args[0].addr.copy_(result.addr.expand(args[0].shape))
         args[0].refused = result.refused
         return args[0]
-    return tried(tracer, OPS.get(name), func, args, kwargs)
+    return tried(tracer, chosen(tracer, name, OPS.get(name)), func, args, kwargs)
+
+
+def chosen(tracer: Any, key: Any, handler: Any) -> Any:
+    """What an op is where the host may compute: real values go there, everything else is what it always is."""
+    host = AT_HOST.get(key) if tracer.host else None
+    if host is None:
+        return handler
+
+    def either(tracer: Any, *args: Any, **kwargs: Any) -> Any:
+        made = host(tracer, *args, **kwargs)
+        if made is not NotImplemented or not isinstance(key, str):
+            return made if made is not NotImplemented or handler is None else handler(tracer, *args, **kwargs)
+        if handler is None:
+            raise FrontendError(tracer.refusal(key))
+        return handler(tracer, *args, **kwargs)
+
+    return either
 
 
 def tried(tracer: Any, handler: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -125,6 +145,8 @@ def _move(tracer: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
 
 
 def _moved(addr: torch.Tensor, tracer: Any, dtype: torch.dtype, refused: str | None) -> Symbol:
+    if addr.numel() > MAX_ADDRESSES:
+        raise StopTrace(f"{tracer.tape.line()}: a tensor of {addr.numel()} elements, more than {MAX_ADDRESSES}")
     symbol = Symbol(addr, tracer, dtype)
     symbol.refused = refused
     return symbol
@@ -171,12 +193,17 @@ def _new_full(tracer: Any, x: Symbol, size: Any, value: float, **kwargs: Any) ->
     return _fill(float(value))(tracer, x, size, **kwargs)
 
 
-def _copy(tracer: Any, into: Any, source: Any, *_: Any) -> Any:
+def _check_written(tracer: Any, into: Any) -> None:
+    """FrontendError where a plain tensor, of which no trace is kept, would be written to."""
     if not isinstance(into, Symbol):
         raise FrontendError(
             f"{tracer.tape.line()}: writes a traced value into a plain tensor; make it with torch.zeros_like(x) or "
             f"collect values in a list for torch.stack"
         )
+
+
+def _copy(tracer: Any, into: Any, source: Any, *_: Any) -> Any:
+    _check_written(tracer, into)
     into.addr.copy_(source.addr if isinstance(source, Symbol) else tracer.plain(source))
     return into
 
@@ -207,8 +234,30 @@ def _upsample(tracer: Any, x: Symbol, size: Any, *scales: Any) -> Symbol:
     return Symbol(flat[:, taken.long().reshape(-1)].reshape(len(x), *taken.shape[1:]), tracer, x.dtype)
 
 
+def _where(tracer: Any, chosen: Any, a: Any, b: Any) -> Any:
+    """``a`` where ``chosen``, which are numbers, or spikes c: c a + (b - c b)."""
+    if not isinstance(chosen, Symbol):
+        one, two = (torch.as_tensor(x) if not isinstance(x, torch.Tensor) else x for x in (a, b))
+        taken = torch.where(chosen, *(_addr_of(tracer, x, True) for x in (one, two)))
+        return Symbol(taken, tracer, _dtype((one, two)))
+    dtype = next((x.dtype for x in (a, b) if isinstance(x, Symbol)), torch.float32)
+    spikes = Symbol(chosen.addr, tracer, dtype)
+    here, elsewhere = (_mul(tracer, spikes, x) if _some(x) else None for x in (a, b))
+    rest = b if elsewhere is None else _sub(tracer, b, elsewhere)
+    if here is None:
+        return rest if isinstance(rest, Symbol) else _fill(0.0)(tracer, spikes)
+    return _add(tracer, here, rest) if isinstance(rest, Symbol) or _some(rest) else here
+
+
+def _some(x: Any) -> bool:
+    """Whether a traced value, a tensor or a number is not just zero."""
+    return isinstance(x, Symbol) or (bool(x.any()) if isinstance(x, torch.Tensor) else float(x) != 0)
+
+
 def _masked_fill(tracer: Any, x: Symbol, mask: torch.Tensor, value: Any) -> Any:
-    if isinstance(mask, Symbol) or float(value) != 0:
+    if isinstance(mask, Symbol):
+        return _where(tracer, mask, value, x)
+    if float(value) != 0:
         raise FrontendError(tracer.refusal("aten.masked_fill"))
     return Symbol(x.addr.masked_fill(mask, NOTHING), tracer, x.dtype)
 
@@ -429,7 +478,19 @@ def _compare(how: str, negated: bool = False) -> Callable[..., Any]:
     return compared
 
 
+class Unread(float):
+    """A number that code asked for where nothing may depend on it: it may be kept, but nothing be decided by it."""
+
+    def _read(self, *_: Any) -> Any:
+        raise FrontendError("what the module does depends on its data")
+
+    __bool__ = __int__ = __index__ = __hash__ = _read  # type: ignore[assignment]
+    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = _read  # type: ignore[assignment]
+
+
 def _item(tracer: Any, x: Any, *_: Any) -> Any:
+    if tracer.alone:
+        return Unread("nan")
     raise FrontendError(
         f"{tracer.here()}: the code asks for the number of a traced value (if, while, .item()): what it computes "
         f"depends on the data; nmc compiles what is the same for every input"
@@ -486,7 +547,9 @@ OPS: dict[str, Callable[..., Any]] = {
     "aten.constant_pad_nd": _pad,
     "aten.upsample_nearest1d": _upsample,
     "aten.upsample_nearest2d": _upsample,
+    "aten.upsample_nearest3d": _upsample,
     "aten.masked_fill": _masked_fill,
+    "aten.where": _where,
     "aten._local_scalar_dense": _item,
     "aten.item": _item,
     "aten.is_nonzero": _item,

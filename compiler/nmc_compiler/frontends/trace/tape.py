@@ -23,6 +23,7 @@ LOCAL = 32  # bits of a place within a value
 MASK = (1 << LOCAL) - 1
 STREAM = "one call of the module is one timestep; without a number of them it is a stream (-T N)"
 NOTHING = -1  # the address of a zero
+MAX_OPS = 400_000  # of PyTorch in a trace: more is a loop that does not end, even where nothing is computed anew
 MAX_VALUES = 50_000  # of a trace: more is a loop that does not end, or timesteps by the thousand
 
 
@@ -88,6 +89,7 @@ class Tape:
     values: list[Value] = field(default_factory=list)
     module: str = ""
     where: Any = None
+    products: bool = False  # whether currents times spikes are values, for a loop that is looked at by itself
     known: dict[Any, int] = field(default_factory=dict)
 
     def add(

@@ -53,6 +53,8 @@ def find_axes(
 
     ``plain``: numbers, which must be equal too along an axis along which nothing changes.
     """
+    if not arrays[0].size:
+        raise FrontendError(f"{tape.line()}: a value without elements, of shape {arrays[0].shape}")
     shape, starts = arrays[0].shape, [_first(a) for a in arrays]
     parts: list[tuple[tuple[int, bool], ...]] = []
     for axis, size in enumerate(shape):

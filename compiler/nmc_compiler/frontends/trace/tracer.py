@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from nmc_compiler.errors import FrontendError
-from nmc_compiler.frontends.trace import ops
+from nmc_compiler.frontends.trace import ops, tape
+from nmc_compiler.frontends.trace.host import AT_HOST, module_call
 from nmc_compiler.frontends.trace.lines import skipped
 from nmc_compiler.frontends.trace.places import layout, sample_shape, whole
-from nmc_compiler.frontends.trace.registry import Neuron, class_name, describe
+from nmc_compiler.frontends.trace.recurrence import candidates, recognise
+from nmc_compiler.frontends.trace.registry import Neuron, class_name, describe, describe_host
 from nmc_compiler.frontends.trace.symbol import Symbol, dispatch
-from nmc_compiler.frontends.trace.tape import LOCAL, NOTHING, Const, Tape, Value, constant
+from nmc_compiler.frontends.trace.tape import LOCAL, NOTHING, Const, StopTrace, Tape, Value, constant
 from nmc_compiler.frontends.trace.timesteps import find_axes
 from nmc_compiler.graph.types import Kind, Shape
 
@@ -29,6 +32,26 @@ SKIPPED = skipped()
 STATELESS = ("multilevel",)  # neuron ops that keep nothing between timesteps
 TABLES = ("theta_t", "gain_t", "bias_t")
 GRADED = ("multilevel", "ilif")
+SINGLE = (torch.float32, torch.float16, torch.bfloat16)  # of which float32 holds every number
+FLOATS = (torch.float32, torch.float64)
+
+
+def at_rest(neuron: Neuron, name: str) -> Neuron:
+    """What an ``ilif`` sends from rest: no more than its current at that timestep counts."""
+    theta, gain, rounding = (neuron.values.get(k, d) for k, d in (("theta", 1.0), ("gain", 1.0), ("rounding", "")))
+    kept = {k: neuron.values[k] for k in ("levels", "norm", "rounding") if k in neuron.values}
+    if not isinstance(theta, float) or not isinstance(gain, float) or rounding not in ("half_even", "half_up"):
+        raise FrontendError(f"'{name}' is called with all timesteps at once, and takes one; call it step by step")
+    return replace(neuron, op="multilevel", values=kept | ({"gain": gain / theta} if gain != theta else {}))
+
+
+def how_to_register(kind: str) -> str:
+    """What a user can do about a neuron class that was not recognised."""
+    return (
+        f"if {kind} is a spiking neuron, say what it computes before it is traced, such as nmc.register_neuron({kind}, "
+        'lambda module: {"op": "lif", "tau": 2.0, "theta": 1.0, "decay_input": True, "compare": "ge", "reset": "hard", '
+        '"call": "sequence"}) (docs/tracing.md)'
+    )
 
 
 class State:
@@ -41,9 +64,11 @@ class State:
 class Tracer(TorchDispatchMode):
     """One trace of ``module``: the mode under which it runs."""
 
-    def __init__(self, module: torch.nn.Module) -> None:
+    def __init__(self, module: torch.nn.Module, host: bool = False) -> None:
+        """``host``: ops of real numbers are the host's, and not refused."""
         super().__init__()
-        self.module, self.done = module, False
+        self.module, self.done, self.host = module, False, host
+        self.products: dict[int, Any] = {}  # products of codes and a number for each token, by where they are
         self.tape = Tape(where=self.here)
         self.names = {id(m): name for name, m in reversed(list(module.named_modules()))}
         self.stack: list[tuple[str, str]] = []
@@ -56,10 +81,19 @@ class Tracer(TorchDispatchMode):
             if t.numel()
         }
         self.used: set[str] = set()
+        self.ran = 0  # ops of PyTorch
+        self.odd: dict[str, list[str]] = {}  # dtypes that are not of single or double precision: parameters
+        self.rested: set[str] = set()  # neurons of one step that were called with all timesteps at once
+        self.alone = False  # whether a module is looked at by itself (``recurrence``)
+        self.recognised: dict[str, str] = {}  # what was found out -> the last module of which
+        self.unknown: list[str] = []  # classes of loops that may be neurons, and are none that an op computes
         self.consts: dict[Any, tuple[torch.Tensor, Const]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         flat = tree_flatten((args, kwargs or {}))[0]
+        self.ran += 1
+        if self.ran > tape.MAX_OPS:
+            raise StopTrace(f"{self.here()}: more than {tape.MAX_OPS} ops of PyTorch were run: a loop without end")
         traced = False
         for x in flat:
             if isinstance(x, Symbol):
@@ -71,6 +105,8 @@ class Tracer(TorchDispatchMode):
     def _use(self, x: torch.Tensor) -> str:
         name = self.parameters.get(x.untyped_storage().data_ptr(), "")
         self.used.add(name)
+        if name and x.dtype not in FLOATS and not name.endswith("num_batches_tracked"):
+            self.odd.setdefault(str(x.dtype).removeprefix("torch."), []).append(name)
         return name
 
     # ---- between addresses and tensors ----
@@ -90,7 +126,8 @@ class Tracer(TorchDispatchMode):
             name = self._use(x)
             if name and x.numel() != self._parameter(name).numel():
                 name = f"{self.tape.module}.{role}"  # a part of a parameter
-            array = x.detach().to(torch.float64 if x.dtype is torch.float64 else torch.float32).cpu().numpy()
+            exact = torch.float32 if x.dtype in SINGLE else torch.float64
+            array = x.detach().to(exact).cpu().numpy()
             self.consts[key] = (x, constant(array, name or f"{self.tape.module}.{role}"))
         return self.consts[key][1]
 
@@ -134,8 +171,9 @@ class Tracer(TorchDispatchMode):
         """An op that no graph op stands for."""
         kind = self.stack[-1][1] if self.stack else ""
         return (
-            f"{self.here()} ({kind}): {op} is not lowered: it is no linear map, pool, mask or product of spikes; if "
-            f"{kind} is a spiking neuron, say what it computes with nmc.register_neuron (docs/tracing.md)"
+            f"{self.here()} ({kind}): {op} is not lowered: it is no linear map, pool, mask or product of spikes; "
+            f"{how_to_register(kind)}"
+            + ("" if self.host or op not in AT_HOST else "; --allow host leaves it to the host (docs/host.md)")
         )
 
     # ---- running ----
@@ -170,17 +208,42 @@ class Tracer(TorchDispatchMode):
         try:
             self.module.eval()
             for name, module in self.module.named_modules():
+                if self._put_on_host(module, name):
+                    patched.append(module)
+                    continue
                 neuron = describe(module, name)
                 if neuron is not None:
                     patched.append(module)
                     module.forward = self._neuron(module, name, neuron)  # type: ignore[method-assign]
-                    self.used |= {k for k in self.parameters.values() if k.startswith(f"{name}." if name else "")}
+                    self._use_all(name)
+            for name, module in candidates(self.module):
+                patched.append(module)
+                module.forward = self._loop(module, name)  # type: ignore[method-assign]
             yield
         finally:
             for module in patched:
-                del module.forward
+                vars(module).pop("forward", None)
             for module, training in modes:
                 module.training = training
+
+    def _put_on_host(self, module: torch.nn.Module, name: str) -> bool:
+        """A module that is one op of the host."""
+        found = describe_host(module, name)
+        if found is None:
+            return False
+        op, call, values = found
+        self.used |= {k for k in self.parameters.values() if k.startswith(f"{name}." if name else "")}
+
+        def forward(*operands: Any) -> Any:
+            if not self.host:
+                raise FrontendError(
+                    f"{self.here()} ({type(module).__name__}): {op} is of real numbers, which no core computes; "
+                    f"--allow host leaves it to the host (docs/host.md)"
+                )
+            return module_call(self, op, call, values, operands)
+
+        module.forward = forward  # type: ignore[method-assign]
+        return True
 
     # ---- neurons ----
 
@@ -193,6 +256,8 @@ class Tracer(TorchDispatchMode):
             addr = self.addr(x)
             if neuron.op in STATELESS:
                 return self.symbol(self._stateless(name, neuron, addr, x.ndim), x)
+            if self._from_rest(name, neuron, addr):
+                return self.symbol(self._stateless(name, at_rest(neuron, name), addr, x.ndim), x)
             axis = {"step": None, "batch, sequence": 1}.get(neuron.call, 0)
             steps = [addr] if axis is None else list(np.moveaxis(addr, axis, 0))
             self.longest = max(self.longest, len(steps))
@@ -200,6 +265,45 @@ class Tracer(TorchDispatchMode):
             return self._given(name, neuron, x, axis, fired)
 
         return forward
+
+    def _from_rest(self, name: str, neuron: Neuron, addr: np.ndarray) -> bool:
+        """Whether a neuron of one step is called once with all timesteps, each of which it takes from rest."""
+        if name in self.rested:
+            raise FrontendError(
+                f"{self.here()}: '{name}' is called again behind a call with all timesteps, and would go on from what "
+                f"that left; reset it, or give each call a neuron of its own"
+            )
+        if neuron.op != "ilif" or neuron.call != "step" or self.calls[name]:
+            return False
+        if len(list(find_axes(self.tape, [addr]).split(addr))) < 2:
+            return False
+        self.rested.add(name)
+        return True
+
+    def _loop(self, module: torch.nn.Module, name: str) -> Callable[..., Any]:
+        """What a module of a user's does, or the neuron that it is found to be when it is called."""
+        own = module.forward
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            module.forward = own  # type: ignore[method-assign]
+            (x, *rest) = args or (None,)
+            alone = isinstance(x, Symbol) and x.refused is None and not rest and not kwargs
+            neuron, spikes = recognise(self, module, x) if alone else (None, False)
+            if neuron is None:
+                if spikes:
+                    self.unknown.append(type(module).__name__)
+                return own(*args, **kwargs)
+            module.forward = self._neuron(module, name, neuron)  # type: ignore[method-assign]
+            self._use_all(name)
+            told = ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in neuron.values.items())
+            self.recognised[f"{class_name(type(module))} computes the neuron {neuron.op}: {told}"] = name
+            return module.forward(x)
+
+        return forward
+
+    def _use_all(self, name: str) -> None:
+        """The parameters of a neuron are used."""
+        self.used |= {k for k in self.parameters.values() if k.startswith(f"{name}." if name else "")}
 
     def _check_states(self, name: str, neuron: Neuron, states: list[Any]) -> None:
         """A neuron's state can only be its own, as it left it, or zero at the start."""
@@ -225,7 +329,8 @@ class Tracer(TorchDispatchMode):
         value, local = whole(self.tape, step)
         time = self.calls[name]
         self.calls[name] += 1
-        kind = Kind.REAL if neuron.op == "integrator" else Kind.GRADED if neuron.op in GRADED else Kind.SPIKE
+        codes = neuron.op in GRADED or {"levels", "theta_low"} & set(neuron.values)
+        kind = Kind.REAL if neuron.op == "integrator" else Kind.GRADED if codes else Kind.SPIKE
         made = self.tape.add(
             "stateful",
             (value.number,),
