@@ -10,7 +10,8 @@ import numpy as np
 from nmc_compiler.errors import UsageError
 from nmc_compiler.program.model import Mapping, Program
 from nmc_emulator.noc import TickTimes, check_fidelity, sends_trees, simulate
-from nmc_emulator.price_profile import load_profile
+from nmc_emulator.noc.schedule import link_name
+from nmc_emulator.price_profile import PriceProfile, load_profile
 from nmc_emulator.rates import rates_of
 from nmc_emulator.recount import Chunk
 from nmc_emulator.trace import Events, Trace, coded, joined
@@ -24,9 +25,11 @@ BUSIEST = 5
 class Clock:
     """Takes the chunks of a run, as the sinks of traces do, and times them all at the end."""
 
-    def __init__(self, program: Program, fidelity: str, multicast: bool | None) -> None:
-        check_timing(program, fidelity, multicast)
-        self.program, self.fidelity, self.multicast = program, fidelity, multicast
+    def __init__(
+        self, program: Program, fidelity: str, multicast: bool | None, rates: PriceProfile | None = None
+    ) -> None:
+        check_timing(program, fidelity, multicast, rates)
+        self.program, self.fidelity, self.multicast, self.rates = program, fidelity, multicast, rates
         self.chunks: list[Chunk] = []
 
     def add(self, chunk: Chunk) -> None:
@@ -39,16 +42,16 @@ class Clock:
     def report(self) -> dict[str, Any]:
         """What a report says of the time."""
         trace = whole(self.program, self.chunks, range(len(self.program.populations)))
-        return timed(self.program, trace, self.fidelity, self.multicast)
+        return timed(self.program, trace, self.fidelity, self.multicast, self.rates)
 
 
-def check_timing(program: Program, fidelity: str, multicast: bool | None) -> None:
-    """UsageError for times that cannot be had, before anything is run."""
+def check_timing(program: Program, fidelity: str, multicast: bool | None, rates: PriceProfile | None = None) -> None:
+    """UsageError for times that cannot be had, before anything is run. rates: None for those of the target."""
     if program.mapping is None:
         raise UsageError(f"Program '{program.name}' is not mapped: no packets, no time; compile it for a target")
     check_fidelity(program, fidelity, sends_trees(program, multicast))
     _check_chips(program, program.mapping)
-    rates_of(program, load_profile(profile_for(program)))
+    rates_of(program, rates or load_profile(profile_for(program)))
 
 
 def _check_chips(program: Program, mapping: Mapping) -> None:
@@ -76,10 +79,13 @@ def profile_for(program: Program) -> str:
     return assumed
 
 
-def timed(program: Program, trace: Trace, fidelity: str, multicast: bool | None) -> dict[str, Any]:
+def timed(
+    program: Program, trace: Trace, fidelity: str, multicast: bool | None, rates: PriceProfile | None = None
+) -> dict[str, Any]:
     """What a report says of the time of a run (docs/timing.md)."""
-    profile = profile_for(program)
-    return described(simulate(program, trace, fidelity=fidelity, profile=profile, multicast=multicast), trace.samples)
+    profile = rates or load_profile(profile_for(program))
+    times = simulate(program, trace, fidelity=fidelity, profile=profile, multicast=multicast)
+    return described(times, program, trace.samples if program.timesteps else trace.steps)
 
 
 def whole(program: Program, chunks: Iterable[Chunk], places: Sequence[int | None]) -> Trace:
@@ -98,9 +104,12 @@ def whole(program: Program, chunks: Iterable[Chunk], places: Sequence[int | None
     return Trace(events, steps // program.timesteps if program.timesteps else 1, steps)
 
 
-def described(times: TickTimes, samples: int) -> dict[str, Any]:
-    """The numbers of a report: seconds of the run, ns per tick, and what was busiest most often."""
-    ticks = times.per_tick
+def described(times: TickTimes, program: Program, units: int) -> dict[str, Any]:
+    """The numbers of a report: seconds of the run, ns per tick, latency and what was busiest most often.
+
+    units: samples, or timesteps of a stream.
+    """
+    ticks, samples = times.per_tick, units if program.timesteps else 1
     return {
         "fidelity": times.fidelity,
         "profile": times.profile,
@@ -110,8 +119,35 @@ def described(times: TickTimes, samples: int) -> dict[str, Any]:
         "ticks": len(ticks),
         "tick_ns_mean": float(ticks.mean()) if len(ticks) else 0.0,
         "tick_ns_max": float(ticks.max(initial=0.0)),
+        **_pace(ticks, program, units),
+        "link_load": _link_load(times),
         "packets": int(times.packets.sum()),
         "deepest_queue": int(times.depth.max(initial=0)),
         "busiest": [{"what": name, "ticks": n} for name, n in times.critical[:BUSIEST]],
         "missing": list(times.missing),
     }
+
+
+def _pace(ticks: np.ndarray, program: Program, units: int) -> dict[str, float]:
+    """Seconds from the start of a sample (of a stream: a timestep) to its end, and how many end per second."""
+    steps = program.timesteps or 1
+    lasts = (steps - 1) * program.ticks_per_step + program.depth + 1
+    every = program.interval if program.timesteps else program.ticks_per_step
+    ends = np.concatenate([[0.0], np.cumsum(ticks)]) * 1e-9
+    first = np.minimum(np.arange(max(units, 1)) * every, len(ticks))
+    last = np.minimum(first + lasts, len(ticks))
+    latency = ends[last] - ends[first]
+    between = (ends[last[-1]] - ends[last[0]]) / (units - 1) if units > 1 else latency[0]
+    return {
+        "latency_mean": float(latency.mean()),
+        "latency_max": float(latency.max()),
+        "throughput": float(1 / between) if between else 0.0,
+    }
+
+
+def _link_load(times: TickTimes) -> dict[str, Any] | None:
+    """The link that was busy for the largest share of the run; None where none carried anything."""
+    if not times.link.any():
+        return None
+    at = int(times.link.argmax())
+    return {"what": link_name(times.mesh, at), "share": float(times.link[at] * 1e-9 / times.seconds)}

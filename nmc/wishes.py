@@ -8,6 +8,7 @@ from pathlib import Path
 from nmc.recording import EVENTS
 from nmc_compiler.errors import UsageError
 from nmc_compiler.program.model import Program
+from nmc_emulator.price_profile import PriceProfile
 from nmc_emulator.tracing.sinks import ALL_FILES, FORMATS
 
 TRACES = ("events", *FORMATS)
@@ -20,6 +21,7 @@ class Wishes:
 
     record: "all", or names of populations whose codes to return.  trace: file formats (TRACES).  probe: texts as
     ``parse_probes`` takes.  plot: pictures.  checkpoint: the file, or None.  multicast: None as the target does it.
+    rates: a profile of times, None for that of the target.
     """
 
     record: str | list[str] = ""
@@ -29,6 +31,7 @@ class Wishes:
     checkpoint: Path | None = None
     timing: str = ""
     multicast: bool | None = None
+    rates: PriceProfile | None = None
 
     def __post_init__(self) -> None:
         for form in self.trace:

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from nmc_compiler.errors import UsageError
 from nmc_compiler.program.model import Program
 
-from .cost import is_dense, owners
+from .cost import MAP_TERMS, conv_format, owners
 from .price_profile import PriceProfile
 from .statics import biased
 
 PS = 1000  # picoseconds in a nanosecond
-MAP_TERMS = {"or": "gate_op", "and": "gate_op", "pool": "pool_op", "relay": "relay_event"}
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def rates_of(program: Program, profile: PriceProfile) -> Rates:
         dyn_write=find("dyn_write", bool(p.dynamics)),
         barrier=find("barrier", True),
         floor=round((profile.price("timestep_floor") or 0.0) * PS),
-        conv=tuple(find("synop_dense" if is_dense(p, c) else "synop_conv", True) for c in p.convs),
+        conv=tuple(find(conv_format(p, c), True) for c in p.convs),
         map=tuple(find(MAP_TERMS.get(role, "accumulator_add"), True) for role in roles),
         sparse=tuple(find("synop_sparse", True) for _ in p.sparses),
     )

@@ -166,7 +166,11 @@ def _build_mapping(loader: _Loader, node: yaml.MappingNode, place: Place, lines:
 
 def _explain(error: ValidationError, path: Path, what: str, lines: dict[Place, int]) -> str:
     problems = error.errors(include_url=False)
-    texts = [f"  {path}:{_line(p['loc'], lines)}: {_dotted(p['loc'])}: {_problem(p)}" for p in problems]
+    places = [(*p["loc"], *getattr(p.get("ctx", {}).get("error"), "place", ())) for p in problems]
+    texts = [
+        f"  {path}:{_line(place, lines)}: {_dotted(place)}: {_problem(p)}"
+        for place, p in zip(places, problems, strict=True)
+    ]
     if len(texts) > MAX_PROBLEMS:
         texts[MAX_PROBLEMS:] = [f"  and {len(texts) - MAX_PROBLEMS} more"]
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"

@@ -35,6 +35,14 @@ Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Bits = Annotated[int, Field(ge=1, le=64)]
 
 
+class PlacedError(ValueError):
+    """What a validator of a record raises about a part of it: ``place`` leads from the record to the part."""
+
+    def __init__(self, place: tuple[str | int, ...], text: str) -> None:
+        super().__init__(text)
+        self.place = place
+
+
 def _ordered(span: tuple[int, int]) -> tuple[int, int]:
     if span[0] > span[1]:
         raise ValueError(f"minimum {span[0]} is above maximum {span[1]}; write [min, max]")
