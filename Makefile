@@ -68,6 +68,7 @@ $(VENV)/.installed-core: pyproject.toml tools/venv.sh
 $(VENV)/.installed-dev: $(VENV)/.installed-core tools/hardware.sh tools/browser.sh
 	$(INSTALL) -e '.[dev,torch]'
 	$(INSTALL) --no-deps sinabs==3.1.3 pbr  # asks for an older nir than nmc, and works with ours
+	$(INSTALL) --no-deps neurobench==2.3.0  # its metrics need neither tonic nor what its data sets need
 	sh tools/hardware.sh
 	sh tools/browser.sh
 	touch $@

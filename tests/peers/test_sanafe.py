@@ -20,6 +20,9 @@ import sanafe_net
 from sanafe_net import CASES, STEPS, Case
 
 from nmc_emulator import Emulator
+from nmc_emulator.cost import CROSSING, layer_terms
+from nmc_emulator.energies import by_kind
+from nmc_emulator.event_run import windowed
 from nmc_emulator.noc import NocSpec, simulate
 from nmc_emulator.noc.schedule import Schedule
 from nmc_emulator.price_profile import load_profile
@@ -50,26 +53,29 @@ def synops(program, trace) -> int:
     return sum(int(block.ops.sum()) for block in schedule.stream.blocks())
 
 
-def energy(counters, synaptic: int) -> dict[str, float]:
-    """J by part of SANA-FE's report, at the prices of its fit.
+def energy(program, counters, synaptic: int) -> dict[str, float]:
+    """J by part of SANA-FE's report, at the prices of its fit, split as our reports are.
 
-    A message to a neuron of the same core is a packet there, and its bias has no price of its own.
+    Four counts differ by definition: a message to a neuron of the same core is a packet there, every neuron that is
+    updated is active, its bias has no price of its own, and the SynOps of the last step are ours no more. Powered
+    time has no price in the fit.
     """
-    profile, total = load_profile("loihi1-sanafe-fit"), counters.total
-    sent = total("packets") + total("packets_local")
-    parts = {
-        "synapse": {"synop_sparse": synaptic},
-        "soma": {"neuron_active": total("neuron_updates"), "spike_out": total("events")},
-        "network": {
-            "axon_out": sent, "axon_in": sent, "hop_ew": total("hops_ew"), "hop_ns": total("hops_ns"),
-        },
-    }  # fmt: skip
-    found = {}
-    for part, counts in parts.items():
-        result = profile.energy(counts)
-        assert result.complete
-        found[part] = result.total_pj * 1e-12
-    return found | {"total": sum(found.values())}
+    profile, local = load_profile("loihi1-sanafe-fit"), counters.total("packets_local")
+    terms = layer_terms(windowed(program, STEPS), counters, 1)[0]
+    theirs = {
+        "synop_sparse": synaptic,
+        "neuron_active": terms["neuron_active"] + terms["neuron_inactive"],
+        "neuron_inactive": 0,
+        "axon_out": terms["axon_out"] + local,
+        "axon_in": terms["axon_in"] + local,
+        "bias_event": 0,
+    }
+    assert set(theirs) <= set(terms) and terms[CROSSING] == 0
+    result = profile.energy({term: n for term, n in (terms | theirs).items() if term != CROSSING})
+    assert result.complete
+    kinds = by_kind(result.terms)
+    assert not kinds.pop("chip") and not kinds.pop("host")
+    return {part: pj * 1e-12 for part, pj in (kinds | {"total": result.total_pj}).items()}
 
 
 def check(case: Case, said: dict) -> None:
@@ -84,7 +90,9 @@ def check(case: Case, said: dict) -> None:
     assert counters.total("neuron_updates") == sum(said["updates"])
     assert counters.total("packets") + counters.total("packets_local") == said["packets"]
     assert counters.total("hops_ew") + counters.total("hops_ns") == sum(said["hops"])
-    for part, joules in energy(counters, synaptic).items():
+    parts = energy(program, counters, synaptic)
+    assert parts.keys() == said["energy"].keys()  # synapse, dendrite, soma, network, total
+    for part, joules in parts.items():
         assert said["energy"][part] == pytest.approx(joules, rel=1e-9), part
 
 
