@@ -74,10 +74,10 @@ class ChunkedRun:
         self.tap = Tap(self.engine, probes, self.engine.batch) if probes else None
         self.engine._restart(0)
 
-    def step(self) -> Piece:
-        """Compute the next samples."""
+    def step(self, most: int | None = None) -> Piece:
+        """Compute the next samples, ``most`` of them."""
         first, planner = self.done, self.engine.planner
-        block = self.block(first, first + self.engine.batch)
+        block = self.block(first, first + min(self.engine.batch, most or self.engine.batch))
         planner.expect(len(block), first)
         logits = self.engine._run_block(block, first).copy()
         self.done += len(block)
@@ -119,6 +119,41 @@ class ChunkedRun:
         self.done = done
         if self.tap is not None:
             self.tap.first = done
+
+    # --- parts of a run, computed apart ---
+
+    @property
+    def overlap(self) -> int:
+        """Samples that are still under way when the next one starts, and add to loads of the same ticks."""
+        interval = self.program.interval
+        return -(-max(self.engine.timing.span - interval, 0) // interval)
+
+    def begin_at(self, first: int) -> None:
+        """Start at sample ``first``, with nothing counted; those under way then are computed again, for their loads."""
+        self.engine._restart(0)
+        self.done = max(first - self.overlap, 0)
+        if self.tap is not None:
+            self.tap.first = self.done
+        while self.done < first:
+            self.step(first - self.done)
+        self.engine.counters.clear()
+        self.engine.planner.counting.ledger.clear()
+
+    def follow(self, samples: int, state: np.ndarray) -> None:
+        """Go on behind ``samples`` that another run computed from ``begin_at(done)`` on; ``state``: its own then."""
+        at, loads = 0, self.engine.planner.loads._all()
+        for part in self._parts():
+            found = state[at : at + part.size].reshape(part.shape)
+            if any(part is load for load in loads):
+                part[...] = found
+            else:
+                part += found
+            at += part.size
+        for name, count in zip(BOUND, state[at:].tolist(), strict=True):
+            self.engine.counters.bound[name] += count
+        self.done += samples
+        if self.tap is not None:
+            self.tap.first = self.done
 
     def columns(self) -> list[Column]:
         """The arrays of a Piece, in the order that ``flatten`` has."""

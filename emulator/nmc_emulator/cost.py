@@ -6,14 +6,17 @@ count is known only from below; it then names those terms and says "at least".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
-from nmc_compiler.program.model import Conv, Program, Sparse
+import numpy as np
+
+from nmc_compiler.program.model import Conv, Program
 
 from .counters import TABLES, Counters
-from .price_profile import PriceProfile, load_profile
+from .price_profile import POWER_TERMS, TIME, PriceProfile, load_profile
 
 MAPPED_PROFILES = ("loihi1-davies2018", "loihi1-sanafe-fit")
 FORMULA_PROFILE = "cmos45-horowitz"
@@ -27,17 +30,37 @@ RATE_PROFILE = {  # by integer profile
 BOUNDS = {
     "neuron_active": "neurons that only received events are counted as inactive: who received one is not recorded",
     "within_tile_spike": "packets between cores of one router are not told apart from others",
+    "static": "the time of the run is a bound from below",
+    "static_core": "the time of the run is a bound from below",
 }
 EMITTING = ("lif", "levels", "cell", "relay", "sigma_delta")  # models of somas whose events are spikes made
 MAP_TERMS = {"or": "gate_op", "and": "gate_op", "pool": "pool_op", "relay": "relay_event"}  # by role; else a sum
-CROSSING = "chip_crossing"  # no profile has such a term
-
-PAPER_COUNTS = (
-    "MAC: multiply-accumulates of the first layer on the real input, clipped at borders, once per sample if the "
-    "input has no time axis. AC: synaptic events of all other weights, a code c counted as c binary spikes, "
-    "and writes and reads of attention tables. As in the papers, neuron updates, biases, gates, pools, residual "
-    "adds, memory and network are not counted."
+CROSSING = "chip_crossing"  # no profile has such a term, nor the next
+HOST_OP = "host_op"
+NO_TERM = {
+    CROSSING: "no profile prices a packet between chips",
+    HOST_OP: "no profile prices the host's exponentials, divisions and other ops",
+}
+BOOKED = {  # price term: the counters that it is the sum of; a packet is received where it arrives
+    "dyn_write": ("dyn_writes",),
+    "dyn_read": ("dyn_reads",),
+    "axon_out": ("packets",),
+    "axon_in": ("packets_in", "input_messages", "current_messages"),
+    "hop_ew": ("hops_ew",),
+    "hop_ns": ("hops_ns",),
+    "bias_event": ("bias_events",),
+    "pool_compare": ("pool_compares",),
+    "accumulator_add": ("accumulator_adds",),
+    "host_mac": ("host_macs",),
+    "host_message": ("input_messages", "current_messages"),
+    CROSSING: ("chip_crossings",),
+}
+LAYER_TERMS = (
+    *("synop_conv", "synop_dense", "synop_sparse", "neuron_active", "neuron_inactive", "spike_out"),
+    *("gate_op", "pool_op", "relay_event", *BOOKED),
 )
+CHIP_TERMS = ("barrier", "host_message", "static", "static_core")
+PAPER_TERMS = ("mac_fp32", "ac_fp32")
 
 Counts = dict[str, int]
 
@@ -107,67 +130,46 @@ def conv_format(program: Program, conv: Conv) -> str:
     return "synop_dense" if is_dense(program, conv) else "synop_conv"
 
 
-def synops_by_format(program: Program, counters: Counters) -> list[Counts]:
-    """SynOps of every population's static synapses, by the format they are stored in."""
-    found = [dict.fromkeys(("synop_conv", "synop_dense", "synop_sparse"), 0) for _ in program.populations]
-    work = (counters.tables["synops_ac"] + counters.tables["synops_mac"]).sum(axis=1).tolist()
-    formats = [conv_format(program, conv) for conv in program.convs]
-    formats += ["synop_sparse"] * len(program.sparses)
-    for name, into, synops in zip(formats, owners(program)["synaptic"], work, strict=True):
-        found[into][name] += synops
-    return found
+def term_rows(program: Program, counters: Counters, samples: int) -> Iterator[tuple[str, int, np.ndarray]]:
+    """Counts by price term (`price_profile.MAPPED_TERMS`): term, population, and int64 [cores + 1], the host last.
+
+    Surely active neurons are those with a bias, or those that fired, whichever are more.
+    """
+    t, whose = counters.tables, owners(program)
+    for term, names in BOOKED.items():
+        for name in names:
+            yield from zip([term] * len(t[name]), whose[TABLES[name]], t[name], strict=True)
+    formats = chain((conv_format(program, conv) for conv in program.convs), ["synop_sparse"] * len(program.sparses))
+    yield from zip(formats, whose["synaptic"], t["synops_ac"] + t["synops_mac"], strict=True)
+    for into, ops in zip(whose["map"], t["map_ops"], strict=True):
+        yield MAP_TERMS.get(program.populations[into].role, "accumulator_add"), into, ops
+    windows, ticks = max(program.timesteps, 1) * samples, run_ticks(program, samples)
+    for i, p in enumerate(program.populations):
+        fired = t["events"][i] if p.model in EMITTING else np.zeros_like(t["events"][i])
+        active = t["bias_events"][i] if t["bias_events"][i].sum() >= fired.sum() else fired
+        yield "spike_out", i, fired
+        yield "neuron_active", i, active
+        yield "neuron_inactive", i, t["neuron_updates"][i] // windows * ticks - active
 
 
 def layer_terms(program: Program, counters: Counters, samples: int) -> list[Counts]:
-    """Counts of each population by price term of the mapped profiles (`price_profile.MAPPED_TERMS`)."""
-    formats = synops_by_format(program, counters)
-    ticks = run_ticks(program, samples)
-    rows = zip(program.populations, layer_counts(program, counters), formats, strict=True)
-    return [_terms(p.model, p.role, c, f, _somas(p) * ticks) for p, c, f in rows]
-
-
-def _somas(population: Any) -> int:
-    c, h, w = population.shape
-    return 0 if population.model == "input" else c * h * w
-
-
-def _terms(model: str, role: str, c: Counts, synops: Counts, neuron_ticks: int) -> Counts:
-    """Price terms of one layer. Surely active: neurons with a bias, or that fired (whichever are more)."""
-    emits = model in EMITTING
-    active = max(c["bias_events"], c["events"] if emits else 0)
-    terms = {
-        **synops,
-        "dyn_write": c["dyn_writes"],
-        "dyn_read": c["dyn_reads"],
-        "neuron_active": active,
-        "neuron_inactive": neuron_ticks - active,
-        "spike_out": c["events"] if emits else 0,
-        "axon_out": c["packets"],
-        "axon_in": c["packets"] + c["input_messages"] + c["current_messages"],
-        "hop_ew": c["hops_ew"],
-        "hop_ns": c["hops_ns"],
-        "bias_event": c["bias_events"],
-        "gate_op": 0,
-        "pool_op": 0,
-        "relay_event": 0,
-        "pool_compare": c["pool_compares"],
-        "accumulator_add": c["accumulator_adds"],
-        "host_mac": c["host_macs"],
-        "host_message": c["input_messages"] + c["current_messages"],
-        CROSSING: c["chip_crossings"],
-    }
-    terms[MAP_TERMS.get(role, "accumulator_add")] += c["map_ops"]
-    return terms
+    """``term_rows`` of each population, added over cores."""
+    found: list[Counts] = [dict.fromkeys(LAYER_TERMS, 0) for _ in program.populations]
+    for term, into, row in term_rows(program, counters, samples):
+        found[into][term] += int(row.sum())
+    return found
 
 
 def chip_terms(program: Program, counters: Counters, samples: int, ns: float) -> Counts:
     """Counts that belong to the whole run: barriers, host reads, and powered time (``ns``, estimated)."""
     chips = len(set(program.mapping.cores[:, 0].tolist())) if program.mapping is not None else 1
+    powered = max(round(ns), 1)
     outputs = sum(p.shape[0] for p in program.populations if p.model == "readout")
     return {
         "barrier": run_ticks(program, samples) * chips,
         "host_message": outputs * samples,
-        "static": max(round(ns), 1) * chips,
+        "static": powered * chips,
+        "static_core": powered * counters.cores,
     }
 
 
@@ -192,16 +194,20 @@ class Energy:
     layers_pj: tuple[float, ...]
     layer_terms_pj: tuple[Mapping[str, float], ...] = ()
 
+    def layer_missing(self, layer: Mapping[str, float]) -> list[str]:
+        """Terms of a layer's counts that are not, or not all, in its energy: powered time belongs to no layer."""
+        inside = [term for term, by in self.profile.inside.items() if by in POWER_TERMS]
+        return sorted({term for term in (*self.missing, *inside) if layer.get(term)})
 
-def mapped_energy(name: str, layers: list[Counts], chip: Counts) -> Energy:
+
+def mapped_energy(profile: PriceProfile | str, layers: list[Counts], chip: Counts) -> Energy:
     """Energy of the mapped run under a profile of kind mapped. A term without price is never taken as zero."""
-    profile = load_profile(name)
-    counts = _add([*layers, chip])
+    profile = load_profile(profile) if isinstance(profile, str) else profile
+    counts = _add([*layers, _powered(profile, chip)])
     result = profile.energy(_known(counts))
     reasons = {term: f"no published price: {profile.prices[term].note or 'not stated'}" for term in result.missing}
     reasons |= {term: why for term, why in BOUNDS.items() if _may_be_more(term, profile, counts)}
-    if counts[CROSSING]:
-        reasons[CROSSING] = "no profile prices a packet between chips"
+    reasons |= {term: why for term, why in NO_TERM.items() if counts.get(term)}
     missing = tuple(sorted(reasons))
     each = [profile.energy(_known(layer)) for layer in layers]
     totals, parts = tuple(e.total_pj for e in each), tuple(e.terms for e in each)
@@ -209,7 +215,16 @@ def mapped_energy(name: str, layers: list[Counts], chip: Counts) -> Energy:
 
 
 def _known(counts: Mapping[str, int]) -> dict[str, int]:
-    return {term: n for term, n in counts.items() if term != CROSSING}
+    return {term: n for term, n in counts.items() if term not in NO_TERM}
+
+
+def _powered(profile: PriceProfile, chip: Counts) -> Counts:
+    """Counts of the chip, with the time that the ticks of a machine take whose ticks are wall-clock time."""
+    if profile.tick is None:
+        return chip
+    cores = chip["static_core"] / chip["static"]  # per chip
+    static = round(chip["barrier"] * profile.tick.value * TIME[profile.tick.unit])
+    return {**chip, "static": static, "static_core": round(static * cores)}
 
 
 def _may_be_more(term: str, profile: PriceProfile, counts: Mapping[str, int]) -> bool:
@@ -217,47 +232,31 @@ def _may_be_more(term: str, profile: PriceProfile, counts: Mapping[str, int]) ->
     price = profile.price(term)
     if term == "neuron_active":
         return counts["neuron_inactive"] > 0 and price != profile.price("neuron_inactive")
-    return counts["axon_out"] > 0 and price != 0
+    happened = counts["axon_out" if term == "within_tile_spike" else term] > 0
+    return happened and price != 0 and (price is not None or term == "within_tile_spike")
 
 
-def _add(parts: list[Counts]) -> Counts:
-    total: Counts = {}
+def _add(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    total: dict[str, Any] = {}
     for part in parts:
         for term, count in part.items():
             total[term] = total.get(term, 0) + count
     return total
 
 
-def paper_energy(program: Program, counters: Counters, samples: int) -> Energy:
-    """The papers' formula 4.6 pJ * MAC(first layer) + 0.9 pJ * AC; `PAPER_COUNTS` says what is counted."""
-    profile = load_profile(FORMULA_PROFILE)
-    layers = paper_counts(program, counters)
-    counts = _add([{"mac_fp32": 0, "ac_fp32": 0}, *layers])
+def formula_energy(profile: PriceProfile, layers: list[dict[str, float]], unknown: Sequence[str] = ()) -> Energy:
+    """Energy of MAC and AC of the papers' formula under a profile of kind formula, in the type of its operations.
+
+    unknown: layers of the network whose operations nobody knows.
+    """
+    layers = [{term.replace("fp32", profile.type): n for term, n in layer.items()} for layer in layers]
+    counts = _add([{f"mac_{profile.type}": 0, f"ac_{profile.type}": 0}, *layers])
     result = profile.energy(counts)
-    each = [profile.energy(layer) for layer in layers]
+    reasons = {term: f"no published price: {profile.prices[term].note or 'not stated'}" for term in result.missing}
+    reasons |= {name: "the rate of what this layer hears is not among the counts of the run" for name in unknown}
+    each, missing = [profile.energy(layer) for layer in layers], (*result.missing, *unknown)
     totals, parts = tuple(e.total_pj for e in each), tuple(e.terms for e in each)
-    return Energy(profile, result.total_pj, result.complete, result.missing, {}, counts, result.terms, totals, parts)
-
-
-def paper_counts(program: Program, counters: Counters) -> list[Counts]:
-    """MAC and AC of the papers' formula, for each population."""
-    tables, whose = {n: t.sum(axis=1).tolist() for n, t in counters.tables.items()}, owners(program)
-    found: list[Counts] = [{"mac_fp32": 0, "ac_fp32": 0} for _ in program.populations]
-    for into, macs in zip(whose["current"], tables["host_macs"], strict=True):
-        found[into]["mac_fp32"] += macs
-    synaptic: list[Conv | Sparse] = [*program.convs, *program.sparses]
-    for i, (item, into) in enumerate(zip(synaptic, whose["synaptic"], strict=True)):
-        source = program.populations[item.src]
-        if source.model == "input":
-            repeats = 1 if program.input_time else program.timesteps
-            found[into]["mac_fp32"] += tables["synops_mac_dense"][i] // repeats
-            continue
-        events = tables["events"][item.src]
-        mean_code = tables["payload_sum"][item.src] / events if events else 0.0
-        found[into]["ac_fp32"] += tables["synops_ac"][i] + round(tables["synops_mac"][i] * mean_code)
-    for i, into in enumerate(whose["dynamic"]):
-        found[into]["ac_fp32"] += tables["dyn_writes"][i] + tables["dyn_reads"][i]
-    return found
+    return Energy(profile, result.total_pj, not missing, missing, reasons, counts, result.terms, totals, parts)
 
 
 # --- time -------------------------------------------------------------------------------------------------
@@ -277,12 +276,12 @@ class Time:
     missing: tuple[str, ...]
 
 
-def least_time(program: Program, counters: Counters, samples: int) -> Time:
-    """Time that a run cannot beat at the rates of its chip, of Loihi 2 extrapolated: the largest of its bounds.
+def least_time(program: Program, counters: Counters, samples: int, rates: PriceProfile | None = None) -> Time:
+    """Time that a run cannot beat at the rates of its chip, of Loihi 2 extrapolated, or at others: the largest bound.
 
     The bound op counts do not tell kinds apart, so each is charged at its cheapest kind.
     """
-    profile = load_profile(RATE_PROFILE[program.target.get("profile", "loihi2")])
+    profile = rates or load_profile(RATE_PROFILE[program.target.get("profile", "loihi2")])
     kinds = {
         "synops": (
             "synop_conv",
@@ -296,9 +295,9 @@ def least_time(program: Program, counters: Counters, samples: int) -> Time:
     floor = profile.price("timestep_floor")
     bounds = {} if floor is None else {"ticks": run_ticks(program, samples) * floor}
     for name, terms in kinds.items():
-        rates = [profile.price(term) for term in terms]
-        known = [rate for rate in rates if rate is not None]
-        if len(known) == len(rates):
+        times = [profile.price(term) for term in terms]
+        known = [time for time in times if time is not None]
+        if len(known) == len(times):
             bounds[name] = counters.bound[name] * min(known)
     missing = tuple(name for name in ("ticks", *kinds) if name not in bounds)
     return Time(profile, max(bounds.values(), default=0.0), bounds, missing)

@@ -14,26 +14,16 @@ from nmc_compiler.errors import ArtefactError
 from nmc_compiler.json_file import read_json
 from nmc_compiler.program.model import Population, Program
 
-from .core_cost import core_counts, core_energy, core_terms
-from .cost import (
-    BOUNDS,
-    MAPPED_PROFILES,
-    PAPER_COUNTS,
-    Counts,
-    Energy,
-    chip_terms,
-    layer_counts,
-    layer_terms,
-    least_time,
-    mapped_energy,
-    paper_energy,
-    run_ticks,
-)
+from .core_cost import core_counts, core_terms
+from .cost import BOUNDS, Counts, Time, chip_terms, layer_counts, layer_terms, least_time, run_ticks
+from .energies import choose_profiles, priced, rest_of_energies
+from .energy_file import damaged_energies
 from .render import to_markdown, to_text
 from .result import RunResult
+from .run_file import damaged_run
 from .sites import runtime_sites
 
-SCHEMA = "nmc.report/1"
+SCHEMA = "nmc.report/2"
 MAX_BYTES = 1 << 30
 SYNOPS = ("synops_ac", "synops_mac", "dyn_writes", "dyn_reads")
 ENCODINGS = {
@@ -41,6 +31,8 @@ ENCODINGS = {
     False: "the input arrives as graded events and the first layer runs on cores",
 }
 
+NO_GRAPH = "the papers' formula counts the layers of a network as trained, and none is known of this Program"
+SECONDS_REST = "seconds rest on"
 GIVEN = "events are the input; what makes them is not counted"
 
 
@@ -64,22 +56,26 @@ class Report:
         """The same as Markdown."""
         return to_markdown(self.data)
 
+    def _repr_html_(self) -> str:
+        """The same in a notebook."""
+        from .notebook import report_html
+
+        return report_html(self.data)
+
 
 def make_report(program: Program, result: RunResult, labels: np.ndarray | None = None, digest: str = "") -> Report:
     """Report of a run. ``labels`` int [samples] give the accuracy; ``digest`` names the Program.
 
-    Counts are totals over all samples. Energies stand under two mapped profiles and the papers'
-    formula; a total without all its prices says so.
+    Counts are totals over all samples. Energies stand under two mapped profiles (others: ``energies.priced``); a total
+    without all its prices says so. The papers' formula is of the network as trained, which is not known here.
     """
     counters, n = result.counters, result.samples
     layers = layer_counts(program, counters)
     terms = layer_terms(program, counters, n)
     time = least_time(program, counters, n)
     chip = chip_terms(program, counters, n, time.ns)
-    energies = [mapped_energy(name, terms, chip) for name in MAPPED_PROFILES]
-    energies.append(paper_energy(program, counters, n))
     return Report(
-        {
+        priced({
             "schema": SCHEMA,
             "program": digest,
             "name": program.name,
@@ -96,22 +92,19 @@ def make_report(program: Program, result: RunResult, labels: np.ndarray | None =
             "interval_ticks": program.interval,
             "run_ticks": run_ticks(program, n),
             "bound": {name: int(value) for name, value in counters.bound.items()},
-            "seconds": {
-                "profile": time.profile.name,
-                "label": time.profile.scope_label,
-                "run": time.ns * 1e-9,
-                "per_sample": time.ns * 1e-9 / n,
-                "bounds": {name: ns * 1e-9 for name, ns in time.bounds_ns.items()},
-                "missing": list(time.missing),
-            },
+            "seconds": seconds_of(time, n),
             "overflow": _overflow(program, result),
-            "energy": [_energy(energy, n, program) for energy in energies],
+            "rules": program.target.get("profile"),
+            "chip_terms": chip,
             "layers": [
-                _layer(program, i, counts, energies, n) for i, counts in enumerate(layers)
+                _layer(program, i, counts, n) | {"terms": terms[i], "formula": {}}
+                for i, counts in enumerate(layers)
             ],
             "per_core": _per_core(program, result) if result.mapped else None,
+            "formula": {"why": NO_GRAPH},
+            "metrics": None,
             "logits": result.logits.tolist(),
-        }
+        }, choose_profiles())
     )  # fmt: skip
 
 
@@ -176,7 +169,7 @@ def _row(p: Population, counts: Counts) -> dict[str, int]:
     return events | _work(counts) | _maps(p.role, counts)
 
 
-def _layer(program: Program, index: int, counts: Counts, energies: list[Energy], samples: int) -> dict[str, Any]:
+def _layer(program: Program, index: int, counts: Counts, samples: int) -> dict[str, Any]:
     p = program.populations[index]
     c, h, w = p.shape
     chances = c * h * w * program.timesteps * samples
@@ -190,18 +183,28 @@ def _layer(program: Program, index: int, counts: Counts, energies: list[Energy],
         "rate": counts["events"] / chances,
         "mean_code": counts["payload_sum"] / counts["events"] if counts["events"] else 0.0,
         **_row(p, counts),
-        "energy_pj": {energy.profile.name: energy.layers_pj[index] for energy in energies},
-        "terms_pj": {e.profile.name: {k: v for k, v in e.layer_terms_pj[index].items() if v} for e in energies},
+    }
+
+
+def seconds_of(time: Time, samples: int) -> dict[str, Any]:
+    """What a report says of the least time of its run."""
+    return {
+        "profile": time.profile.name,
+        "label": time.profile.scope_label,
+        "run": time.ns * 1e-9,
+        "per_sample": time.ns * 1e-9 / samples,
+        "bounds": {name: ns * 1e-9 for name, ns in time.bounds_ns.items()},
+        "missing": list(time.missing),
     }
 
 
 def _per_core(program: Program, result: RunResult) -> dict[str, Any]:
-    """Counts and energies of every core, in the order of ``Mapping.cores``."""
+    """Counts of every core, in the order of ``Mapping.cores``; ``terms`` by price term."""
     terms = core_terms(program, result.counters, result.samples)
     counts = core_counts(program, result.counters)
     return {
         "counts": {name: values.tolist() for name, values in counts.items()},
-        "energy_pj": {name: core_energy(name, terms).tolist() for name in MAPPED_PROFILES},
+        "terms": {name: values.tolist() for name, values in terms.items()},
     }
 
 
@@ -215,31 +218,7 @@ def _overflow(program: Program, result: RunResult) -> dict[str, dict[str, int]]:
     return found
 
 
-def _energy(energy: Energy, samples: int, program: Program) -> dict[str, Any]:
-    profile = energy.profile
-    on_loihi1 = program.target.get("profile") == "loihi1"  # whose own prices they are
-    return {
-        "profile": profile.name,
-        "title": profile.title,
-        "label": profile.scope_label.removesuffix(" on a Loihi 2 mapping") if on_loihi1 else profile.scope_label,
-        "kind": profile.kind,
-        "counts_what": PAPER_COUNTS if profile.kind == "formula" else "",
-        "total_pj": energy.total_pj,
-        "per_sample_pj": energy.total_pj / samples,
-        "complete": energy.complete,
-        "missing": list(energy.missing),
-        "reasons": dict(energy.reasons),
-        "counts": dict(energy.counts),
-        "terms_pj": dict(energy.terms_pj),
-    }
-
-
-# by integer profile: what prices and rates there are of the chip itself
-PRICED = {
-    "loihi1": "simulated or fitted, not measured",
-    "loihi2": "most of them of another chip",
-    "neurocore": "all of them of other chips",
-}
+# by integer profile: what rates there are of the chip itself
 TIMED = {"loihi1": "fitted to that chip", "loihi2": "extrapolated from another chip", "neurocore": "assumed by nmc"}
 
 
@@ -248,7 +227,7 @@ def _assumptions(program: Program, result: RunResult, layers: list[Counts]) -> l
     total = {name: sum(layer[name] for layer in layers) for name in layers[0]}
     target, profile = program.target.get("name", "the target"), program.target.get("profile", "loihi2")
     said = [
-        f"spikes and counts are exact; energies are counts times published prices, {PRICED[profile]}",
+        rest_of_energies(profile, choose_profiles()),
         ENCODINGS[bool(program.host_currents)] if program.host_currents or program.host_codes else GIVEN,
     ]
     if runtime_sites(program):
@@ -263,7 +242,7 @@ def _assumptions(program: Program, result: RunResult, layers: list[Counts]) -> l
     said.append(f"on the way to energy, {BOUNDS['neuron_active']}; a mapped neuron is updated in every tick")
     if not result.mapped:
         said.append("the Program is not mapped: all work is on one core and there is no traffic")
-    said.append(f"seconds rest on rates {TIMED[profile]}; they are a bound from below")
+    said.append(f"{SECONDS_REST} rates {TIMED[profile]}; they are a bound from below")
     return said
 
 
@@ -289,7 +268,14 @@ _REQUIRED: dict[str, tuple[type, ...]] = {
     "seconds": (dict,),
     "overflow": (dict,),
     "energy": (list,),
+    "energy_range": (dict,),
+    "prices": (dict,),
+    "chip_terms": (dict,),
+    "formula": (dict,),
+    "metrics": (dict, type(None)),
+    "rules": (str, type(None)),
     "layers": (list,),
+    "per_core": (dict, type(None)),
     "logits": (list,),
 } | dict.fromkeys(
     (
@@ -298,7 +284,8 @@ _REQUIRED: dict[str, tuple[type, ...]] = {
     ),
     _NUMBER,
 )  # fmt: skip
-_LAYER: dict[str, tuple[type, ...]] = {"name": _TEXT, "role": _TEXT, "energy_pj": (dict,)} | dict.fromkeys(
+_MAPS = ("energy_pj", "terms_pj", "missing", "terms", "formula")
+_LAYER: dict[str, tuple[type, ...]] = {"name": _TEXT, "role": _TEXT} | dict.fromkeys(_MAPS, (dict,)) | dict.fromkeys(
     (
         "level", "neurons", "rate", "spikes", "relay_events", "input_events", "synops_effective", "synops_dense",
         "synops_ac", "synops_mac", "dyn_writes", "dyn_reads", "neuron_updates", "packets", "hops",
@@ -327,6 +314,28 @@ _SECONDS: dict[str, tuple[type, ...]] = {
 }
 
 
+_FORMULA: dict[str, tuple[type, ...]] = {
+    "variant": _TEXT,
+    "variants": (dict,),
+    "rows": (list,),
+    "effort": (dict,),
+    "residual_words": _NUMBER,
+}
+_VARIANT: dict[str, tuple[type, ...]] = {
+    "what": _TEXT,
+    "macs": _NUMBER,
+    "acs": _NUMBER,
+    "energy_pj": (dict,),
+    "missing": (list,),
+}
+_ROW: dict[str, tuple[type, ...]] = {"layer": _TEXT} | dict.fromkeys(("ops", "acs", "macs", "rate"), _NUMBER)
+_EFFORT: dict[str, tuple[type, ...]] = {"source": _TEXT, "missing": (list,)} | dict.fromkeys(
+    ("bit_budget", "s_ace", "ns_ace", "weight_bits", "input_bits"), (int, float, type(None))
+)
+_METRICS: dict[str, tuple[type, ...]] = dict.fromkeys(("Footprint", "ParameterCount", "ConnectionSparsity"), _NUMBER)
+_TYPES: dict[str, tuple[type, ...]] = dict.fromkeys(("fp32", "fp16", "int32", "int8"), _NUMBER)
+
+
 def read_report(path: str | os.PathLike[str]) -> Report:
     """The report that a run wrote. ArtefactError for a file that is missing, damaged or of another version."""
     path = Path(path)
@@ -340,8 +349,38 @@ def read_report(path: str | os.PathLike[str]) -> Report:
     for key, wanted in (("layers", _LAYER), ("energy", _ENERGY)):
         for number, item in enumerate(tree[key]):
             _check(item, wanted, str(path), f"{key}/{number}/")
+    if wrong := damaged_energies(tree):
+        raise ArtefactError(f"{path}: {wrong} is missing or of a wrong type; run `nmc emulate` again")
+    _check_formula(tree, str(path))
     _check_numbers(tree, str(path))
+    if wrong := damaged_run(tree):
+        raise ArtefactError(f"{path}: {wrong} is missing or of a wrong type; run `nmc emulate` again")
     return Report(tree)
+
+
+def _check_formula(tree: dict[str, Any], path: str) -> None:
+    """What is said of the network as trained is there as a whole, or not at all."""
+    told = tree["formula"]
+    _check(told, {"why": _TEXT}, path, "formula/")
+    if any(bool(layer["formula"]) == bool(told["why"]) for layer in tree["layers"]):
+        raise ArtefactError(f"{path}: formula and the counts of its layers do not go together; run `nmc emulate` again")
+    if told["why"]:
+        return
+    _check(told, _FORMULA, path, "formula/")
+    _check(told["variants"], {told["variant"]: (dict,)}, path, "formula/variants/")
+    for name, variant in told["variants"].items():
+        _check(variant, _VARIANT, path, f"formula/variants/{name}/")
+        _check(variant["energy_pj"], _TYPES, path, f"formula/variants/{name}/energy_pj/")
+    for number, row in enumerate(told["rows"]):
+        _check(row, _ROW, path, f"formula/rows/{number}/")
+    _check(told["effort"], _EFFORT, path, "formula/effort/")
+    _check(tree["metrics"], _METRICS, path, "metrics/")
+    operations = tree["metrics"].get("SynapticOperations", {})
+    texts = [told["effort"]["missing"], *(v["missing"] for v in told["variants"].values())]
+    good = all(isinstance(line, str) for lines in texts for line in lines)
+    good &= isinstance(operations, dict) and all(isinstance(v, _NUMBER) for v in operations.values())
+    if not good:
+        raise ArtefactError(f"{path}: formula or metrics hold values of a wrong type; run `nmc emulate` again")
 
 
 def _check(tree: Any, wanted: dict[str, tuple[type, ...]], path: str, where: str) -> None:
@@ -354,7 +393,8 @@ def _check(tree: Any, wanted: dict[str, tuple[type, ...]], path: str, where: str
 
 def _check_numbers(tree: dict[str, Any], path: str) -> None:
     """The maps of numbers hold numbers, lists of sentences hold text, and there was a sample."""
-    maps = [tree["bound"], tree["seconds"]["bounds"], *(layer["energy_pj"] for layer in tree["layers"])]
+    maps = [tree["bound"], tree["seconds"]["bounds"], tree["chip_terms"]]
+    maps += [layer[key] for layer in tree["layers"] for key in ("energy_pj", "terms", "formula")]
     maps += [e["terms_pj"] for e in tree["energy"]]
     texts = [tree["assumptions"], tree["seconds"]["missing"], *(e["missing"] for e in tree["energy"])]
     good = all(isinstance(v, _NUMBER) for m in maps for v in m.values())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  ") -> list[str]:
     """Lines of a table: columns of numbers to the right, all others to the left."""
-    right = [_is_numeric([row[i] for row in rows]) for i in range(len(head))]
+    right = [is_numeric([row[i] for row in rows]) for i in range(len(head))]
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
 
     def line(row: Sequence[str]) -> str:
@@ -19,7 +19,7 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str =
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """The same as a Markdown table."""
-    right = [_is_numeric([row[i] for row in rows]) for i in range(len(head))]
+    right = [is_numeric([row[i] for row in rows]) for i in range(len(head))]
     rule = ["---:" if r else "---" for r in right]
     return [_pipes(head), _pipes(rule), *(_pipes(row) for row in rows)]
 
@@ -28,9 +28,9 @@ def _pipes(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _is_numeric(cells: Sequence[str]) -> bool:
-    """Whether a column holds numbers, perhaps with a sign, a unit of percent, or nothing known."""
-    plain = [c.replace(",", "").rstrip("%").strip() for c in cells if c not in ("", "-")]
+def is_numeric(cells: Sequence[str]) -> bool:
+    """Whether a column holds numbers, perhaps lower bounds, with a sign, a unit of percent, or nothing known."""
+    plain = [c.removeprefix("at least ").replace(",", "").rstrip("%").strip() for c in cells if c not in ("", "-")]
     return bool(plain) and all(_number(c) for c in plain)
 
 

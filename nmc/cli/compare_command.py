@@ -9,7 +9,7 @@ from nmc.comparing import compare
 
 
 def run(args: argparse.Namespace) -> int:
-    found = compare(args.folders, args.from_trace)
+    found = compare(args.folders, args.from_trace, args.prices)
     if args.json:
         print_json(found.as_json())
     else:

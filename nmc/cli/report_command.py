@@ -16,6 +16,7 @@ from nmc.page.table import layers_csv
 from nmc.page.write import page
 from nmc.recording import EVENTS
 from nmc_compiler.errors import ArtefactError, UsageError
+from nmc_emulator.energies import choose_profiles, priced
 from nmc_emulator.report import Report, read_report
 
 PROGRAM = "program.json"
@@ -23,6 +24,8 @@ PROGRAM = "program.json"
 
 def run(args: argparse.Namespace) -> int:
     folder = Path(args.folder)
+    if args.conversion and args.prices:
+        raise UsageError("--conversion tells what was rounded, which has no prices; give one of them")
     if args.conversion and (args.html or args.csv):
         raise UsageError("--conversion is a table of its own, and part of the page of --html; give one of them")
     if args.html and (args.csv or args.markdown):
@@ -33,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
     report = read_report(inside if inside.exists() or not (folder / REPORT).exists() else folder / REPORT)
     if inside.exists():
         _check_current(folder, report["program"])
+    if args.prices:
+        report = Report(priced(report.data, choose_profiles(args.prices)))
     if args.html:
         return _page(args, report, folder, inside if inside.exists() else folder / REPORT)
     if args.json:

@@ -155,8 +155,22 @@ class Grid:
         return across, down, self.per_row * wide, -(-self.chips // self.per_row) * tall
 
 
+def _frames(grid: Grid, size: float) -> str:
+    """A frame around the cores of each router, those that are not in use too."""
+    side = max(int(np.ceil(np.sqrt(grid.per_router))), 1)
+    chips, columns, rows = range(grid.chips), range(grid.routers[0]), range(grid.routers[1])
+    at = np.array([(chip, x, y, 0) for chip in chips for x in columns for y in rows], np.int64)
+    across, down, _, _ = Grid(at, grid.routers, grid.chips, grid.per_router).spots()
+    edge = f"{side * size - 0.06 * size:.1f}"
+    lines = (
+        f"M{a * size:.1f} {b * size:.1f}h{edge}v{edge}h-{edge}z"
+        for a, b in zip(across.tolist(), down.tolist(), strict=True)
+    )
+    return f'<path class="axis" fill="none" d="{"".join(lines)}"/>'
+
+
 def cores(title: str, grid: Grid, values: Sequence[float]) -> str:
-    """A square for each core, the darker the larger its value."""
+    """A square for each core in use, the stronger the larger its value, in the frames of their routers."""
     x, y, across, down = grid.spots()
     size = min(WIDTH / 2 / across, 22.0)
     shade = np.asarray(values, float)
@@ -166,7 +180,7 @@ def cores(title: str, grid: Grid, values: Sequence[float]) -> str:
         f'width="{size * 0.94:.1f}" height="{size * 0.94:.1f}"/>'
         for a, b, s in zip(x.tolist(), y.tolist(), shade.tolist(), strict=True)
     ]
-    return _svg(down * size, title, body, across * size)
+    return _svg(down * size, title, [_frames(grid, size), *body], across * size)
 
 
 def links(title: str, packets: Sequence[int], routers: tuple[int, int]) -> str:

@@ -14,11 +14,10 @@ from nmc.page.traffic import Traffic, traffic_of
 from nmc.page.waterfall import waterfalls
 from nmc_compiler.errors import UsageError
 from nmc_compiler.mapping.resources import core_usage, limits
-from nmc_emulator.price_profile import load_profile
 from nmc_emulator.report import Report
 
-SCHEMA = "nmc.details/1"
-LEFT_OUT = ("logits",)  # of the report: many numbers that the page does not show
+SCHEMA = "nmc.details/2"
+LEFT_OUT = ("logits", "prices")  # of the report: many numbers that the page does not show, or shows as its own
 
 
 def details_of(report: Report, compiled: Compiled | None, events: Path | None) -> dict[str, Any]:
@@ -35,10 +34,10 @@ def details_of(report: Report, compiled: Compiled | None, events: Path | None) -
         "program": None if compiled is None else _about(compiled),
         "conversion": _conversion(compiled),
         "cores": None if compiled is None else _cores(compiled),
-        "energy": _energy(data),
+        "energy": data["energy_range"],
         "waterfalls": waterfalls(data),
         "hints": hints_of(data),
-        "prices": {e["profile"]: _prices(e["profile"]) for e in data["energy"]},
+        "prices": report["prices"],
         "traffic": None if traffic is None else _traffic(traffic),
     }
 
@@ -87,42 +86,6 @@ def _cores(compiled: Compiled) -> dict[str, Any] | None:
         "used": {name: used.tolist() for name, used in core_usage(program, program.mapping, target).items()},
         "limit": limits(target),
     }
-
-
-def _energy(data: dict[str, Any]) -> dict[str, Any]:
-    """The range of the mapped profiles, and the term in which the two ends differ most."""
-    mapped = sorted((e for e in data["energy"] if e["kind"] == "mapped"), key=lambda e: (e["total_pj"], e["profile"]))
-    low, high = mapped[0], mapped[-1]
-    terms = sorted({*low["terms_pj"], *high["terms_pj"]})
-    apart = {t: high["terms_pj"].get(t, 0.0) - low["terms_pj"].get(t, 0.0) for t in terms}
-    term = max(terms, key=lambda t: (abs(apart[t]), t), default="")
-    return {
-        "low": low["profile"],
-        "high": high["profile"],
-        "low_pj": low["per_sample_pj"],
-        "high_pj": high["per_sample_pj"],
-        "ratio": high["total_pj"] / low["total_pj"] if low["total_pj"] else None,
-        "complete": low["complete"] and high["complete"],
-        "term": term,
-        "term_low_pj": low["terms_pj"].get(term, 0.0) / data["samples"],
-        "term_high_pj": high["terms_pj"].get(term, 0.0) / data["samples"],
-    }
-
-
-def _prices(name: str) -> dict[str, Any]:
-    profile = load_profile(name)
-    prices = {
-        term: {
-            "value": price.value,
-            "unit": price.unit,
-            "scope": price.scope,
-            "evidence": price.evidence,
-            "source": price.source,
-            "note": price.note or "",
-        }
-        for term, price in sorted(profile.prices.items())
-    }
-    return {"title": profile.title, "description": profile.description, "prices": prices}
 
 
 def _traffic(traffic: Traffic) -> dict[str, Any]:

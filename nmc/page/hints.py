@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from nmc_emulator.energies import units_of
+from nmc_emulator.price_profile import POWER_TERMS
+
 WORTH = 0.02  # of the total; smaller savings are not told
 
 
 def hints_of(data: dict[str, Any]) -> list[dict[str, Any]]:
-    """Hints with ``text``, ``saves_pj`` per sample and ``share`` of the total, under the profile named ``profile``.
+    """Hints with ``text``, ``saves_pj`` per sample (of a stream: timestep), ``share`` of the total, and ``profile``.
 
     The profile is the mapped one with the larger total. A saving supposes that all else stays as it is.
     """
     mapped = [e for e in data["energy"] if e["kind"] == "mapped"]
     energy = max(mapped, key=lambda e: (e["total_pj"], e["profile"]))
-    total, n = energy["total_pj"], data["samples"]
+    total, n = energy["total_pj"], units_of(data)
     if not total:
         return []
     found = [
@@ -37,7 +40,7 @@ def _hints(data: dict[str, Any], energy: dict[str, Any]) -> Iterator[tuple[str, 
             idle * (1 - busy / window),
         )
     if data["timesteps"] > 1 and not data["stream"]:
-        dynamic = sum(terms.values()) - terms.get("static", 0.0)
+        dynamic = sum(terms.values()) - sum(terms.get(term, 0.0) for term in POWER_TERMS)
         yield (
             f"one timestep less than {data['timesteps']}, if the accuracy allows it (train for it)",
             dynamic / data["timesteps"],

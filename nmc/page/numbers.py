@@ -6,14 +6,9 @@ from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
 
+from nmc_emulator.energies import units_of
+from nmc_emulator.render import at_least
 from nmc_emulator.tables import count, picojoules, seconds
-
-
-def _units(details: Mapping[str, Any]) -> int:
-    """What averages are taken over: samples, or timesteps of a stream."""
-    report = details["report"]
-    return int(report["timesteps"] if report["stream"] else report["samples"])
-
 
 FORMS: dict[str, Callable[[float, int], str]] = {
     "count": lambda value, n: count(value),
@@ -22,6 +17,7 @@ FORMS: dict[str, Callable[[float, int], str]] = {
     "pj": lambda value, n: picojoules(value),
     "pj_per": lambda value, n: picojoules(value / n),
     "seconds": lambda value, n: seconds(value),
+    "seconds_per": lambda value, n: seconds(value / n),
     "times": lambda value, n: f"{value:.3g} x",
     "plain": lambda value, n: f"{value:.6g}",
 }
@@ -44,7 +40,7 @@ class Numbers:
     """Writes numbers of one details object."""
 
     def __init__(self, details: Mapping[str, Any]) -> None:
-        self.details, self.units = details, _units(details)
+        self.details, self.units = details, units_of(details["report"])
 
     def value(self, path: str) -> Any:
         return look_up(self.details, path)
@@ -59,11 +55,11 @@ class Numbers:
         where = escape(path, quote=True)
         return f'<{element} data-path="{where}" data-form="{form}">{escape(self.text(path, form))}</{element}>'
 
-    def cell(self, path: str, form: str = "count") -> str:
-        """A cell of a table, which sorts by the value itself."""
+    def cell(self, path: str, form: str = "count", least: object = False) -> str:
+        """A cell of a table, which sorts by the value itself; ``least``: whether it is a lower bound."""
         value = self.value(path)
         plain = "" if value is None else f"{value:.12g}"
-        return f'<td class="n" data-value="{plain}">{self.html(path, form)}</td>'
+        return f'<td class="n" data-value="{plain}">{at_least(not least)}{self.html(path, form)}</td>'
 
     def svg(self, path: str, form: str = "count") -> str:
         """The same inside of a ``text`` of a picture."""

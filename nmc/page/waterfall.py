@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from nmc_emulator.energies import units_of
+
 SYNAPSES = ("synop", "synop_conv", "synop_dense", "synop_sparse", "dyn_write", "dyn_read")
 GROUPS = {
     "neuron updates": ("neuron_update", "neuron_active", "neuron_inactive"),
@@ -17,18 +19,23 @@ GROUPS = {
         "accumulator_add",
         "relay_event",
     ),
-    "barriers, host and powered time": ("barrier", "host_mac", "host_message", "static"),
+    "barriers, host and powered time": ("barrier", "host_mac", "host_message", "static", "static_core"),
 }
 
 
 def waterfalls(data: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """By mapped profile: steps of ``name``, ``pj`` per sample (a difference, but for the first and last), ``unpriced``.
+    """By mapped profile: steps of ``name``, ``pj`` per sample, of a stream per timestep, and ``unpriced``.
 
-    The first step is the total of the papers' formula, the last that of the profile; what is between adds up.
-    unpriced: terms that happened and have no price, so that the step is too small.
+    A step is a difference, but for the first and last.
+
+    The first step is the total of the papers' formula (``nmc.formula``, of the network as trained, at the rates of the
+    run), the last that of the profile; what is between adds up. unpriced: terms that happened and have no price, so
+    that the step is too small. No waterfalls where there is no formula to start from.
     """
-    formula = next(e for e in data["energy"] if e["kind"] == "formula")
-    n = data["samples"]
+    formula = next((e for e in data["energy"] if e["kind"] == "formula"), None)
+    if formula is None:
+        return {}
+    n = units_of(data)
     return {e["profile"]: _steps(formula, e, n) for e in data["energy"] if e["kind"] == "mapped"}
 
 
@@ -43,7 +50,7 @@ def _steps(formula: dict[str, Any], mapped: dict[str, Any], samples: int) -> lis
 
     found = [
         step("papers' formula", formula["total_pj"], ()),
-        step("first layer on the host", -macs, ()),
+        step("multiplications of real inputs", -macs, ()),
         step("a synapse in place of an adder", synapses - acs, SYNAPSES),
     ]
     for name, among in GROUPS.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,15 @@ import numpy as np
 from nmc.page import charts
 from nmc.page.numbers import Numbers, key
 from nmc.page.waterfall import GROUPS, SYNAPSES
+from nmc_emulator.render import at_least
 
 HERE = Path(__file__).parent
 KINDS = {"synapses": SYNAPSES, **GROUPS}
 SECTIONS = {
-    "summary": "Summary", "energy": "Energy", "waterfall": "From formula to chip", "hints": "Cheaper",
+    "summary": "Summary", "energy": "Energy", "waterfall": "From formula to chip", "papers": "As papers count",
+    "hints": "Cheaper",
     "layers": "Layers", "activity": "Activity", "chip": "Cores and links",
-    "conversion": "Quantisation", "sources": "Sources",
+    "time": "Time", "conversion": "Quantisation", "sources": "Sources",
 }  # fmt: skip
 COLUMNS = ("neurons", "rate", "spikes", "SynOps", "dense", "updates", "packets", "hops")
 MAPS = {"SynOps": "synops", "neuron updates": "neuron_updates", "packets sent": "packets"}
@@ -38,8 +39,11 @@ def page(details: dict[str, Any]) -> str:
         unit="timestep" if report["stream"] else "sample",
         sections=SECTIONS.items(),
         groups=list(KINDS),
-        formula=next(e for e in report["energy"] if e["kind"] == "formula"),
+        formula=next((e["counts_what"] for e in report["energy"] if e["kind"] == "formula"), report["formula"]["why"]),
         columns=[("layer", ""), ("role", ""), *((name, "n") for name in (*COLUMNS, *_profiles(report)))],
+        complete={e["profile"]: e["complete"] for e in report["energy"]},
+        priced={e["profile"]: {*e["terms_pj"], *e["inside"]} for e in report["energy"]},
+        bounds=sorted({*report["bound"], *report["seconds"]["bounds"]}),
         pictures=_marked(_pictures(numbers)),
         fullest=_fullest(details["cores"]),
         busiest=int(np.argmax(traffic["links"])) if traffic and traffic["links"] else 0,
@@ -85,7 +89,7 @@ def _marked(pictures: Any) -> Any:
 
 
 def _profiles(report: dict[str, Any]) -> list[str]:
-    return [e["profile"] for e in report["energy"]]
+    return [e["profile"] + ("" if e["complete"] else ", at least") for e in report["energy"]]
 
 
 def _fullest(cores: dict[str, Any] | None) -> dict[str, int]:
@@ -104,7 +108,7 @@ def _pictures(numbers: Numbers) -> dict[str, Any]:
         "rates": _rates(numbers),
         "raster": _raster(details["traffic"]),
         "load": _load(numbers),
-        "cores": _core_maps(details),
+        "cores": _core_maps(numbers),
         "links": _links(details["traffic"]),
     }
 
@@ -118,17 +122,20 @@ def _energy(numbers: Numbers) -> str:
         else:
             sums = [sum(terms.get(t, 0.0) for t in among) / numbers.units for among in KINDS.values()]
             parts = [(k, pj, name) for k, (name, pj) in enumerate(zip(KINDS, sums, strict=True))]
-        told = ("" if e["complete"] else "at least ") + numbers.svg(f"report/energy/{i}/total_pj", "pj_per")
+        told = at_least(e["complete"]) + numbers.svg(f"report/energy/{i}/total_pj", "pj_per")
         bars.append(charts.Stack(e["title"], parts, told))
     return charts.stacks("Energy by kind of work and profile", bars)
 
 
 def _fall(numbers: Numbers, profile: str) -> str:
-    steps = numbers.details["waterfalls"][profile]
+    steps, energies = numbers.details["waterfalls"][profile], numbers.details["report"]["energy"]
+    first = next(e["complete"] for e in energies if e["kind"] == "formula")
+    bounds = {0: first, len(steps) - 1: next(e["complete"] for e in energies if e["profile"] == profile)}
     rows = []
     for i, step in enumerate(steps):
-        whole = i in (0, len(steps) - 1)
-        sign = "+ " if not whole and step["pj"] > 0 else ""
+        whole = i in bounds
+        sign = "" if whole or step["pj"] <= 0 else "+ "
+        sign += at_least(bounds[i] if whole else not step["unpriced"])
         rows.append((step["name"], step["pj"], whole, sign + numbers.svg(f"waterfalls/{profile}/{i}/pj", "pj")))
     return charts.falls(f"From the papers' formula to {steps[-1]['name']}", rows)
 
@@ -162,7 +169,8 @@ def _load(numbers: Numbers) -> str | None:
     return charts.lines("Load over time", rows)
 
 
-def _core_maps(details: Mapping[str, Any]) -> list[tuple[str, str]] | None:
+def _core_maps(numbers: Numbers) -> list[tuple[str, str]] | None:
+    details = numbers.details
     cores, work = details["cores"], details["report"]["per_core"]
     if cores is None or work is None or len(cores["at"]) != details["report"]["cores"]:
         return None
@@ -172,9 +180,17 @@ def _core_maps(details: Mapping[str, Any]) -> list[tuple[str, str]] | None:
         cores["chips"],
         int(cores["mesh"]["cores_per_router"]),
     )
-    shown = [(name, work["counts"][counter]) for name, counter in MAPS.items()]
-    shown += [(f"energy, {details['energy']['high']}", work["energy_pj"][details["energy"]["high"]])]
-    return [(name, charts.cores(name, grid, values)) for name, values in shown]
+    shown = [(name, f"counts/{counter}", "count_per") for name, counter in MAPS.items()]
+    energy = details["energy"]
+    part = "" if energy["complete"] else " as far as it has prices"
+    shown += [(f"energy{part}, {energy['high']}", f"energy_pj/{energy['high']}", "pj_per")]
+    maps = []
+    for name, path, form in shown:
+        values = numbers.value(f"report/per_core/{path}")
+        most = numbers.html(f"report/per_core/{path}/{int(np.argmax(values))}", form)
+        caption = f"<figcaption>A square for each core in use; the strongest colour is {most}.</figcaption>"
+        maps.append((name, charts.cores(name, grid, values) + caption))
+    return maps
 
 
 def _links(traffic: dict[str, Any] | None) -> str | None:

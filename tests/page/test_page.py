@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import re
@@ -17,8 +18,11 @@ from nmc.cli import main
 from nmc.page.details import details_of, details_of_run
 from nmc.page.hints import hints_of
 from nmc.page.numbers import FORMS, look_up
+from nmc.page.table import layers_csv
 from nmc.page.waterfall import GROUPS, SYNAPSES
 from nmc.page.write import page
+from nmc_compiler.errors import ArtefactError, UsageError
+from nmc_emulator.energies import choose_profiles, priced
 from nmc_emulator.price_profile import MAPPED_TERMS
 from nmc_emulator.report import Report, read_report
 
@@ -133,6 +137,54 @@ def test_waterfalls_add_up(details) -> None:
         assert set(steps[-1]["unpriced"]) == set(energy["missing"])
 
 
+def test_steps_without_all_their_prices_are_at_least_and_told(details) -> None:
+    html = page(details)
+    for profile, steps in details["waterfalls"].items():
+        lacking = [step["name"] for step in steps[:-1] if step["unpriced"]]
+        assert lacking, profile
+        for i, step in enumerate(steps[:-1]):
+            mark = re.search(rf'>([^<>]*)<tspan data-path="waterfalls/{profile}/{i}/pj"', html)[1]
+            assert mark.endswith("at least ") == bool(step["unpriced"]), (profile, step)
+        figure = html[html.index(f'data-path="waterfalls/{profile}/{len(steps) - 1}/pj"') :]
+        caption = re.search(r"<figcaption>(.*?)</figcaption>", figure, re.S)[1]
+        assert re.findall(r"([^.:]+): without", caption) == [
+            name if not i else f" {name}" for i, name in enumerate(lacking)
+        ]
+
+
+def test_a_price_that_is_not_there_is_not_written_as_nothing(details) -> None:
+    assert details["energy"]["term"] == "axon_out" or details["energy"]["reason"]
+    bent = copy.deepcopy(details)
+    low = next(e for e in bent["report"]["energy"] if e["profile"] == bent["energy"]["low"])
+    bent["energy"]["term"] = term = next(t for t in low["missing"] if t not in low["terms_pj"])
+    assert f"({term}: no price, " in " ".join(re.sub(r"<[^>]*>", "", page(bent)).split())
+
+
+def test_the_time_of_a_stream_is_that_of_a_timestep() -> None:
+    from nmc_compiler.program.network import Network
+
+    net = Network("two", 0)
+    net.conv("c", net.input("in", (1, 1, 1)), net.lif("out", (1, 1, 1), vth=0), np.ones((1, 1, 1, 1), int))
+    run = nmc.emulate(net.program(), np.ones((40, 1, 1, 1), int))
+    html = page(details_of(run.report, None, None))
+    told = {path: text for path, form, text in read(html).numbers if form == "seconds_per"}
+    assert told == {"report/seconds/run": FORMS["seconds"](run.report["seconds"]["run"] / 40, 1)}
+    assert "per_sample" not in re.sub(r"<script.*?</script>", "", html, flags=re.S)
+
+
+def test_times_of_packets_are_told_where_they_were_simulated(details, folder) -> None:
+    assert "--timing queue" in page(details)
+    with np.load(FIXTURES / "spikformer" / "vectors.npz") as file:
+        report = nmc.emulate(folder, file["images"][:2], timing="queue").report
+    html = page(details_of(report, None, None))
+    told = {path: text for path, _, text in read(html).numbers}
+    timing = report["timing"]
+    assert told["report/timing/seconds"] == FORMS["seconds"](timing["seconds"] / 2, 1)
+    assert told["report/timing/latency_max"] == FORMS["seconds"](timing["latency_max"], 1)
+    assert told["report/timing/throughput"] == FORMS["count"](timing["throughput"], 1)
+    assert "--timing queue" not in html and "Packets simulated: queue" in html
+
+
 def test_links_and_load_are_those_of_the_counters(details) -> None:
     report, traffic = details["report"], details["traffic"]
     assert sum(traffic["links"]) == report["hops"] + report["chip_crossings"]
@@ -178,7 +230,7 @@ def test_command_writes_page_json_and_csv(folder, tmp_path, capsys) -> None:
     out = tmp_path / "new" / "report.html"
     assert main(["report", str(folder), "--html", str(out), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed["schema"] == "nmc.details/1" and out.read_text() == page(printed)
+    assert printed["schema"] == "nmc.details/2" and out.read_text() == page(printed)
     assert main(["report", str(folder), "--csv"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + len(printed["report"]["layers"])
@@ -188,3 +240,39 @@ def test_command_writes_page_json_and_csv(folder, tmp_path, capsys) -> None:
     assert float(row["energy_pj:cmos45-horowitz"]) == layer["energy_pj"]["cmos45-horowitz"]
     assert main(["report", str(folder), "--html", str(out), "--csv"]) == 2
     assert "--html writes a page, which --csv and --markdown do not change" in capsys.readouterr().err
+
+
+def places(tree, at=()):
+    """Paths to all values of a JSON object, of a list to the first."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree[:1]) if isinstance(tree, list) else ()
+    for key, value in items:
+        yield (*at, key)
+        yield from places(value, (*at, key))
+
+
+def test_a_damaged_report_is_refused_or_drawn(folder, tmp_path) -> None:
+    """Whatever one value is lost or becomes: one clear error, or every form of the report."""
+    with np.load(FIXTURES / "spikformer" / "vectors.npz") as file:
+        report = nmc.emulate(folder, file["images"][:1], timing="queue", metrics=True).report
+    whole = json.loads(json.dumps(report.data))
+    paths = [p for p in places(whole) if p[0] not in ("logits", "prices", "energy_range") and len(p) < 5]
+    refused = 0
+    for number, path in enumerate(paths):
+        bent = copy.deepcopy(whole)
+        inside = look_up(bent, "/".join(map(str, path[:-1]))) if path[:-1] else bent
+        if number % 2 and isinstance(inside, dict):
+            del inside[path[-1]]
+        else:
+            inside[path[-1]] = (None, [], {}, "x")[number // 2 % 4]
+        (tmp_path / "report.json").write_text(json.dumps(bent), encoding="utf-8")
+        try:
+            found = read_report(tmp_path / "report.json")
+        except ArtefactError as error:
+            refused += 1
+            assert "run `nmc emulate` again" in str(error)
+            continue
+        assert found.text() and layers_csv(found.data)
+        page(details_of(found, None, None))
+        with contextlib.suppress(UsageError):  # no counts by price term
+            priced(found.data, choose_profiles(["odin"]))
+    assert refused > len(paths) // 2

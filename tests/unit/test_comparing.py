@@ -10,7 +10,9 @@ import pytest
 
 import nmc
 from nmc.cli import main
+from nmc.comparing import Comparison, _rows
 from nmc_compiler.errors import UsageError
+from nmc_compiler.program.network import Network
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "sdt_v1"
 
@@ -71,3 +73,17 @@ def test_what_cannot_be_compared_is_refused(folders, tmp_path) -> None:
     said = str(caught.value)
     assert "has no run of what is compiled there, nor is there one of the same network to count (" in said
     assert said.endswith(f"run: nmc emulate {tmp_path / 'c'} --input FILE.npz")
+
+
+def test_what_was_not_run_is_told(folders, capsys) -> None:
+    assert main(["compare", *map(str, folders)]) == 0
+    assert f"{folders[1]} was not run: re-costed from {folders[0] / 'run' / 'events.npz'}." in capsys.readouterr().out
+
+
+def test_the_time_of_a_stream_is_that_of_a_timestep() -> None:
+    net = Network("two", 0)
+    net.conv("c", net.input("in", (1, 1, 1)), net.lif("out", (1, 1, 1), vth=0), np.ones((1, 1, 1, 1), int))
+    report = nmc.emulate(net.program(), np.ones((40, 1, 1, 1), int)).report.data
+    row = next(row for row in _rows([report, report]) if row.name == "time")
+    assert row.values == [report["seconds"]["run"] / 40] * 2 and all(row.at_least)
+    assert "Per timestep" in Comparison(["a", "b"], [], {}, [row], [], [], "timestep").text()

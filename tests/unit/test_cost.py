@@ -9,12 +9,10 @@ import numpy as np
 import pytest
 import yaml
 
-import nmc
 from nmc_compiler.program.model import (
     Conv,
     Dendrite,
     Dynamic,
-    HostCodes,
     HostCurrent,
     Map,
     Mapping,
@@ -33,7 +31,6 @@ from nmc_emulator.cost import (
     mapped_energy,
     owner,
     owners,
-    paper_energy,
     run_ticks,
 )
 from nmc_emulator.counters import Counters
@@ -102,6 +99,9 @@ TABLES = {
     "current_messages": {0: 6},
     "host_macs": {0: 8},
 }
+
+
+UPDATES = {"neuron_updates": {0: 16, 1: 4, 2: 6}}  # every soma in both timesteps
 
 
 # --- owners -----------------------------------------------------------------------------------------------
@@ -181,7 +181,9 @@ def test_graded_synops_are_synops_of_the_same_format() -> None:
 
 def test_the_chip_pays_for_ticks_outputs_and_time() -> None:
     p = program()
-    assert chip_terms(p, counters(p), 3, 1234.4) == {"barrier": 12, "host_message": 9, "static": 1234}
+    assert chip_terms(p, counters(p), 3, 1234.4) == {
+        "barrier": 12, "host_message": 9, "static": 1234, "static_core": 2468,
+    }  # fmt: skip
     cores = np.array([[0, 0, 0, 0], [1, 8, 0, 0]], np.int32)
     none = np.zeros((0, 8), np.int32)
     two = replace(p, mapping=Mapping(none, none, np.zeros((0, 11), np.int32), cores, chips=2))
@@ -258,94 +260,28 @@ def test_packets_between_chips_have_no_price() -> None:
 
 
 def test_a_total_is_complete_where_everything_has_price_and_exact_count(tmp_path: Path) -> None:
-    """A profile of our own that prices all terms; all neurons biased in every tick, no packet."""
+    """A profile of our own that prices all terms but time; all neurons biased in every tick, no packet."""
     data = yaml.safe_load((PROFILES / "loihi1-davies2018.yaml").read_text())
-    for price in data["prices"].values():
-        price |= {"value": 1.0, "evidence": "assumed"}
+    for term, price in data["prices"].items():
+        price |= {"value": float(term != "static"), "evidence": "assumed"}
     (tmp_path / "all.yaml").write_text(yaml.safe_dump(data | {"name": "all"}))
     p = program()
-    c = counters(p, bias_events={0: 32, 1: 8, 2: 12}, synops_ac={0: 4})
+    c = counters(p, bias_events={0: 32, 1: 8, 2: 12}, synops_ac={0: 4}, **UPDATES)
     found = energy(str(tmp_path / "all.yaml"), p, c)
     assert found.complete and found.missing == ()
-    assert found.total_pj == 52 + 52 + 4 + 4 + 3 + 100  # active, bias, synops, barriers, host reads, time
-    assert found.total_pj - sum(found.layers_pj) == 4 + 3 + 100
+    assert found.total_pj == 52 + 52 + 4 + 4 + 3  # active, bias, synops, barriers, host reads
+    assert found.total_pj - sum(found.layers_pj) == 4 + 3
+    data["prices"]["static"]["value"] = 2.0
+    (tmp_path / "time.yaml").write_text(yaml.safe_dump(data | {"name": "time"}))
+    timed = energy(str(tmp_path / "time.yaml"), p, c)
+    assert timed.total_pj == found.total_pj + 200 and timed.missing == ("static",)
+    assert timed.reasons["static"] == "the time of the run is a bound from below"
 
 
 def test_a_bound_is_named_only_where_it_can_be_off() -> None:
     p = program()
-    assert (
-        set(BOUNDS) & set(energy("loihi1-sanafe-fit", p, counters(p, bias_events={0: 32, 1: 8, 2: 12})).missing)
-        == set()
-    )
-
-
-# --- the papers' formula ----------------------------------------------------------------------------------
-
-
-def test_the_formula_by_hand() -> None:
-    p = program()
-    found = paper_energy(p, counters(p, **TABLES), 1)
-    assert dict(found.counts) == {"mac_fp32": 8, "ac_fp32": 9}
-    assert found.total_pj == pytest.approx(4.6 * 8 + 0.9 * 9)
-    assert found.layers_pj == pytest.approx((4.6 * 8, 0.0, 0.9 * 9))
-    assert found.complete
-
-
-def test_the_formula_on_published_counts() -> None:
-    """Spikingformer-8-512: 0.347329512 GMAC and 6.517540941 GAC are 7.463503 mJ in its authors' own log."""
-    prices = load_profile("cmos45-horowitz")
-    result = prices.energy({"mac_fp32": 347329512, "ac_fp32": 6517540941})
-    assert result.total_pj * 1e-9 == pytest.approx(7.463503, abs=1e-6)
-
-
-def test_graded_codes_count_as_so_many_binary_spikes() -> None:
-    p = program()
-    c = counters(p, synops_mac={0: 9}, events={1: 3}, payload_sum={1: 6})
-    assert paper_energy(p, c, 1).counts["ac_fp32"] == 18
-
-
-def test_a_first_layer_on_cores_is_still_the_first_layer() -> None:
-    """Graded input: its dense MACs, once per sample although the events come in every timestep."""
-    p = program(
-        populations=(
-            Population("x", (1, 2, 2), 0, "input", "input", -1, payload_bits=8),
-            *(replace(q, level=q.level + 1) for q in program().populations),
-        ),
-        convs=(
-            Conv("xa", 0, 0, 1, np.ones((1, 1, 1, 2), np.int8), 0, out_hw=(2, 2)),
-            replace(program().convs[0], src=2),
-        ),
-        maps=(replace(program().maps[0], src=1),),
-        host_currents=(),
-        host_codes=(HostCodes(0, 255.0, 0, 255),),
-    )
-    c = counters(p, synops_mac={0: 10}, synops_mac_dense={0: 16}, synops_ac={1: 9}, events={0: 5, 2: 3})
-    assert dict(paper_energy(p, c, 1).counts) == {"mac_fp32": 8, "ac_fp32": 9}
-
-
-def naive_acs(program: Program, codes: dict[str, np.ndarray]) -> int:
-    """AC of the papers for a network of plain spikes: every tap of every event that falls inside, tap by tap."""
-    total = 0
-    for conv in program.convs:
-        spikes = codes[program.populations[conv.src].name]
-        per_event = conv.weight.shape[3] // conv.groups
-        for ky in range(conv.weight.shape[0]):
-            for kx in range(conv.weight.shape[1]):
-                for _, _, _, y, x in np.argwhere(spikes):
-                    oy = y + conv.pad[0] - ky * conv.dilation[0]
-                    ox = x + conv.pad[1] - kx * conv.dilation[1]
-                    inside = 0 <= oy // conv.stride[0] < conv.out_hw[0] and 0 <= ox // conv.stride[1] < conv.out_hw[1]
-                    total += per_event * (inside and oy % conv.stride[0] == 0 and ox % conv.stride[1] == 0)
-    return total
-
-
-def test_the_formula_on_a_real_run_counted_tap_by_tap() -> None:
-    compiled = nmc.compile(FIXTURES / "sdt_v1" / "model.pt")
-    with np.load(FIXTURES / "sdt_v1" / "vectors.npz") as file:
-        run = nmc.emulate(compiled, file["images"][:1], record="all")
-    formula = next(e for e in run.report["energy"] if e["kind"] == "formula")
-    assert formula["counts"]["ac_fp32"] == naive_acs(compiled.program, run.codes)
-    assert formula["total_pj"] == pytest.approx(4.6 * run.report["host_macs"] + 0.9 * formula["counts"]["ac_fp32"])
+    found = energy("loihi1-sanafe-fit", p, counters(p, bias_events={0: 32, 1: 8, 2: 12}, **UPDATES))
+    assert set(BOUNDS) & set(found.missing) == {"static"} and found.reasons["static"].startswith("no published price")
 
 
 # --- time -------------------------------------------------------------------------------------------------
