@@ -16,6 +16,8 @@ from nmc.encoders import SpikeCoded
 from nmc.events import EventWindows
 from nmc.files import RunFiles
 from nmc.interrupts import interruptible
+from nmc.sweep.cluster import pool
+from nmc.sweep.samples import Setup, SpreadRun
 from nmc.waiting import Waiting
 from nmc.wishes import Wishes
 from nmc_compiler.program.model import Program
@@ -58,26 +60,35 @@ def run_images(
     progress: bool,
     catch: bool,
     arithmetic: str = "exact",
+    workers: int = 0,
+    scheduler: str | None = None,
 ) -> Outcome:
     """Emulate images; trace files go to ``folder`` while the run goes on.
 
     catch: Ctrl-C ends the run behind the sample at hand (engine "layers"); without any sample it is raised again.
+    workers, scheduler: samples are computed elsewhere (``nmc.sweep``, engine "layers").
     """
     everything, stops = wishes.events or wishes.record == "all", bool(wishes.events or wishes.checkpoint)
     wishes.check_names(program)
-    emulator = Emulator(
-        program,
-        record="all" if everything else wishes.record or None,
-        engine="layers" if stops and engine == "auto" else engine,
-        strict=strict,
-        batch=min(batch, len(images)),
-        arithmetic=arithmetic,
-    )
+    how: dict[str, Any] = {
+        "record": "all" if everything else wishes.record or None,
+        "engine": "layers" if stops and engine == "auto" else engine,
+        "strict": strict,
+        "batch": min(batch, len(images)),
+        "arithmetic": arithmetic,
+    }
+    emulator = Emulator(program, **how)
     if emulator.name in ("ticks", "neurocore") and not stops:
         return Outcome(emulator.run(images[:], progress), len(images))
-    run = ChunkedRun(emulator, images, parse_probes(program, list(wishes.probe)))
+    probes = parse_probes(program, list(wishes.probe))
     given = digest_of(images) if wishes.checkpoint else ""
-    with interruptible("this sample") if catch else contextlib.nullcontext(lambda: False) as stop:
+    with contextlib.ExitStack() as stack:
+        if workers or scheduler:
+            team = stack.enter_context(pool(workers, scheduler))
+            run: ChunkedRun = SpreadRun(emulator, images, Setup.of(program, how, probes, len(images)), team)
+        else:
+            run = ChunkedRun(emulator, images, probes)
+        stop = stack.enter_context(interruptible("this sample")) if catch else lambda: False
         about = {"strict": strict, "arithmetic": arithmetic}
         return _Run(run, digest, labels, wishes, folder, about, given).go(progress, stop)
 
