@@ -1,9 +1,10 @@
-"""Spike-Driven Transformer V1, 8-512 at 224 x 224, T = 4: time and memory of `nmc compile` and `nmc emulate`.
+"""Spike-Driven Transformer V1, 8-512 at 224 x 224, T = 4: time and memory of `nmc compile`, `emulate`, `report`, `fit`.
 
     python benchmarks/imagenet.py [--layers 8] [--dim 512] [--rate 15] [--seed 0] [--folder FOLDER] [--json]
 
 Needs the torch extra and about 20 minutes. Weights are random; every layer's batch norm is shifted until its neurons
-fire at the asked mean rate on one image. Both commands run as processes of their own, by wall clock, processor time
+fire at the asked mean rate on one image. `nmc report` writes the page; `nmc fit` is given the config alone, and besides
+that of Spike-Driven Transformer V3 large. All commands run as processes of their own, by wall clock, processor time
 and peak memory; the peer is the same model in PyTorch fp32, eager, one thread, batch norms folded, on the same image.
 Only ratios within one run mean something; processor time does not depend on what else the machine does, or little.
 """
@@ -27,6 +28,7 @@ from transformer import digits, fold, tuned_by
 torch.set_num_threads(1)
 COMMON = {"in_channels": 3, "num_classes": 1000, "num_heads": 8, "mlp_ratios": 4, "T": 4, "pooling_stat": "1111"}
 SIDE = 224
+V3_LARGE = {"model": "spikformer12_768", "img_size": SIDE}
 SAMPLE = 1 << 17  # elements of a layer whose rate is tuned
 STREAM = ("proj_lif3", "shortcut_lif", "fc1_lif", "head_lif")  # read the residual stream
 COMMAND = "import sys; from nmc.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -74,15 +76,15 @@ def calibrate(net: nn.Module, depths: int, x: np.ndarray, rate: float, seed: int
             modules[name].bias += shift
 
 
-def process(*arguments: str) -> dict[str, float]:
+def process(*arguments: str, expected: int = 0) -> dict[str, float]:
     """Run `nmc` in a process of its own: seconds by the wall and of processors, peak memory in GiB."""
     start = time.perf_counter()
     child = subprocess.Popen([sys.executable, "-c", COMMAND, *arguments], stdout=subprocess.PIPE)
     assert child.stdout is not None
     child.stdout.read()
     _, status, used = os.wait4(child.pid, 0)
-    if status:
-        raise SystemExit(f"nmc {' '.join(arguments)} ended with status {status}")
+    if os.waitstatus_to_exitcode(status) != expected:
+        raise SystemExit(f"nmc {' '.join(arguments)} ended with status {os.waitstatus_to_exitcode(status)}")
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "cpu_seconds": used.ru_utime + used.ru_stime, "gib": used.ru_maxrss / (1 << 20)}
 
@@ -114,10 +116,16 @@ def measure(layers: int, dim: int, rate: float, seed: int, folder: Path) -> dict
     build = str(folder / "build")
     compiled = process("compile", str(folder / "model.pt"), "--target", "loihi2", "--chips", "auto", "-o", build)
     emulated = process("emulate", build, "--input", str(folder / "image.npz"))
+    reported = process("report", build, "--html", str(folder / "report.html"))
+    reported["megabytes"] = (folder / "report.html").stat().st_size / 1e6
+    (folder / "v3.json").write_text(json.dumps(V3_LARGE))
+    sized = process("fit", "--config", str(folder / "model.json"))
+    large = process("fit", "--config", str(folder / "v3.json"), expected=3)  # it does not fit
     report = json.loads((folder / "build" / "run" / "report.json").read_text())
     mapping = json.loads((folder / "build" / "program.json").read_text())["mapping"]
     return {
         "layers": layers, "dim": dim, "weights": weights, "rate_asked": rate, "compile": compiled, "emulate": emulated,
+        "report": reported, "fit": sized, "fit V3 large": large,
         "pytorch": pytorch, "slower_than_pytorch": emulated["cpu_seconds"] / pytorch["cpu_seconds"],
         "chips": mapping["chips"], "synops_share": report["synops_effective"] / report["synops_dense"],
     }  # fmt: skip
@@ -139,9 +147,9 @@ def main() -> int:
     if args.json:
         print(json.dumps(found, indent=1))
         return 0
-    for name in ("compile", "emulate", "pytorch"):
+    for name in ("compile", "emulate", "report", "fit", "fit V3 large", "pytorch"):
         told = ", ".join(f"{value:.1f} {unit}" for unit, value in found[name].items())
-        print(f"{name:8s} {told}")
+        print(f"{name:13s} {told}")
     print(f"emulate, process and all, against a pass of PyTorch: {found['slower_than_pytorch']:.1f} x processor time")
     return 0
 

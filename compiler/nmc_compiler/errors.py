@@ -26,7 +26,12 @@ class LoweringError(NmcError):
 
 
 class CapacityError(NmcError):
-    """A network does not fit: names layer, core, resource, used/limit and the nearest fix."""
+    """A network does not fit: names layer, core, resource, used/limit and the nearest fix.
+
+    ``shortage``: where a core has too little of something, layer, resource, what is needed of it and what there is.
+    """
+
+    shortage: tuple[str, str, int, int] | None = None
 
 
 class ArtefactError(NmcError):

@@ -20,6 +20,8 @@ class CompileOptions:
     has drained. ``stream_pieces``: segments, joined by graded relays, that residual streams are cut into; 0 cuts
     only where a stream does not fit otherwise. ``allow``: approximations of neurons that may be made (names of
     ``passes.plain_neurons.APPROXIMATIONS``, and "decay-groups"); whatever is not named is refused.
+    ``weight_bits``: fewer than the target has, which is then taken as one that has so many
+    (``target.with_weight_bits``); None: all of them.
     """
 
     input_encoding: Literal["host-current", "graded8"] = "host-current"
@@ -31,9 +33,10 @@ class CompileOptions:
     pipelined: bool = False
     stream_pieces: int = 0
     allow: tuple[str, ...] = ()
+    weight_bits: int | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """As plain JSON; without approximations, or a choice of factors, there is no word of them."""
-        silent = {"allow": (), "factors": "auto"}
+        """As plain JSON; without approximations, a choice of factors or of weight bits there is no word of them."""
+        silent = {"allow": (), "factors": "auto", "weight_bits": None}
         found = asdict(self) | {"allow": list(self.allow)}
         return {k: v for k, v in found.items() if k not in silent or getattr(self, k) != silent[k]}

@@ -100,3 +100,15 @@ def test_what_cannot_fit_is_refused_with_the_plain_reason():
     graph, _ = integer_graph("sdt_v1")
     with pytest.raises(CapacityError, match=r"layer '.*' needs|layer '.*': its smallest tile needs"):
         fit(graph, tight(4), CompileOptions(), ConversionReport(), chips="auto")
+
+
+def test_a_sum_that_is_relayed_already_is_relayed_before_it_too():
+    """The head of sdt_v3_large reads the relay of a mean over positions, which itself may not fit."""
+    folder = Path(__file__).resolve().parents[2] / "examples" / "zoo" / "sdt_v3_large"
+    images = np.load(folder / "golden.npz")["images"][:1]
+    graph = compile_graph(
+        import_checkpoint(folder / "model.pt").graph, load_target("loihi2"), STREAM, ConversionReport()
+    )
+    after = RelaySums().apply(graph, ConversionReport())
+    assert sum(n.op == "relay" for n in after) == sum(n.op == "relay" for n in graph) + 1
+    assert_same_spikes(graph, after, images)

@@ -42,6 +42,37 @@ def map_program(
     LoweringError where codes are too wide for the target's events or its cores cannot compute a part, UsageError for
     bad options.
     """
+    found = lay_out(program, target, chips, rates)
+    pieces = piece_table(found.program, found.clusters, found.cuts, found.tiles)
+    mapping = Mapping(
+        tiles=tile_table(found.tiles, found.on_core),
+        pieces=pieces,
+        axons=axon_table(found.program, pieces),
+        cores=slots_of(target, found.chips)[: found.cores].astype(np.int32),
+        chips=found.chips,
+    )
+    return _place_and_check(found.program, mapping, target, rates, seed, _layers(found))
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """A netlist cut into tiles that are packed onto cores, none of which has a place yet. ``on_core`` [tiles]."""
+
+    program: Program
+    net: Netlist
+    clusters: list[Cluster]
+    cuts: Cuts
+    tiles: list[Tile]
+    on_core: np.ndarray
+    chips: int
+
+    @property
+    def cores(self) -> int:
+        return int(self.on_core.max()) + 1
+
+
+def lay_out(program: Program, target: Target, chips: int | Literal["auto"] = 1, rates: Rates | None = None) -> Layout:
+    """How many cores and chips a netlist takes; arguments and errors as of `map_program`."""
     if chips != "auto":
         target.mesh.extent(_whole_number(chips))
     program = dataclasses.replace(program, mapping=None, target={})
@@ -58,16 +89,8 @@ def map_program(
     cuts = partition(net, clusters, target.name)
     tiles = tiles_of(net, clusters, cuts)
     on_core = pack(net, tiles, target.mesh.cores * (1 if chips == "auto" else _whole_number(chips)))
-    chips = _chips_needed(int(on_core.max()) + 1, target, chips)
-    pieces = piece_table(program, clusters, cuts, tiles)
-    mapping = Mapping(
-        tiles=tile_table(tiles, on_core),
-        pieces=pieces,
-        axons=axon_table(program, pieces),
-        cores=slots_of(target, chips)[: on_core.max() + 1].astype(np.int32),
-        chips=chips,
-    )
-    return _place_and_check(program, mapping, target, rates, seed, _layers(net, clusters, cuts, tiles, on_core))
+    needed = _chips_needed(int(on_core.max()) + 1, target, chips)
+    return Layout(program, net, clusters, cuts, tiles, on_core, needed)
 
 
 def _place_and_check(
@@ -172,12 +195,10 @@ def _require_delays(program: Program, target: Target) -> None:
         )
 
 
-def _layers(
-    net: Netlist, clusters: list[Cluster], cuts: Cuts, tiles: list[Tile], on_core: np.ndarray
-) -> tuple[LayerTiles, ...]:
-    found = []
-    for cluster in sorted(clusters, key=lambda c: (c.level, c.index)):
-        cores = on_core[[tile.cluster == cluster.index for tile in tiles]]
-        c, y, x = (len(chunks) for chunks in cuts[cluster.index])
-        found.append(LayerTiles(layer_name(net, cluster), (c, y, x), tuple(np.unique(cores).tolist())))
-    return tuple(found)
+def _layers(found: Layout) -> tuple[LayerTiles, ...]:
+    layers = []
+    for cluster in sorted(found.clusters, key=lambda c: (c.level, c.index)):
+        cores = found.on_core[[tile.cluster == cluster.index for tile in found.tiles]]
+        c, y, x = (len(chunks) for chunks in found.cuts[cluster.index])
+        layers.append(LayerTiles(layer_name(found.net, cluster), (c, y, x), tuple(np.unique(cores).tolist())))
+    return tuple(layers)

@@ -83,10 +83,13 @@ def _first_fit(net: Netlist, tiles: Sequence[Tile], order: Sequence[int]) -> np.
     used = np.zeros((len(tiles), len(RESOURCES)), np.int64)  # one row per core, at most one core per tile
     cores: list[_Core] = []
     place = np.zeros(len(tiles), np.int64)
+    full: dict[bytes, int] = {}  # needs -> cores, from the first on, that have no room for them any more
     for number in order:
         tile = tiles[number]
-        roomy = (used[: len(cores)] + tile.needs <= net.limits).all(axis=1)
-        fitting = (c for c in np.flatnonzero(roomy).tolist() if _fits(net, cores[c], used[c], tile))
+        start = full.get(tile.needs.tobytes(), 0)
+        roomy = np.flatnonzero((used[start : len(cores)] + tile.needs <= net.limits).all(axis=1)) + start
+        full[tile.needs.tobytes()] = int(roomy[0]) if len(roomy) else len(cores)
+        fitting = (c for c in roomy.tolist() if _fits(net, cores[c], used[c], tile))
         core = next(fitting, len(cores))
         if core == len(cores):
             cores.append(_Core())

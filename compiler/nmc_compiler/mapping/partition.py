@@ -45,6 +45,22 @@ def partition(net: Netlist, clusters: Sequence[Cluster], target_name: str) -> Cu
     return cuts
 
 
+def shortages(net: Netlist, clusters: Sequence[Cluster], target_name: str) -> list[CapacityError]:
+    """What stands in the way of each cluster by itself, with its neighbours uncut: one error for each whose smallest
+    tile does not fit a core, in level order."""
+    found = []
+    for cluster in sorted(clusters, key=lambda c: (c.level, c.index)):
+        finest = [even_chunks(cluster.shape[0], cluster.shape[0]), *(_choices(net, cluster, a)[-1] for a in (1, 2))]
+        terms = terms_of(net, cluster, {}, rows=not net.has_rows(cluster))
+        factors = [factors_along(net, cluster, a, finest[a], terms).max(axis=1)[None] for a in (0, 1, 2)]
+        worst = _combine(factors, terms)
+        if net.has_rows(cluster):
+            worst[MEMORY] += net.row_needs(cluster, (finest[0], finest[1], finest[2])).max()
+        if (worst.ravel() > net.limits).any():
+            found.append(_too_large(net, cluster, worst, target_name))
+    return found
+
+
 def _fits(net: Netlist, cluster: Cluster, cut: Cut, cuts: Cuts) -> bool:
     return bool((_largest(net, cluster, cut, cuts).ravel() <= net.limits).all())
 
@@ -170,10 +186,13 @@ def _too_large(net: Netlist, cluster: Cluster, worst: np.ndarray, target_name: s
     limit, resource = int(net.limits[number]), RESOURCES[number]
     if number == MEMORY:
         used, limit = -(-used // net.sizes.word), limit // net.sizes.word
-    return CapacityError(
-        f"layer {layer_name(net, cluster)}: its smallest tile needs {used} {resource} of one core, but a "
+    name = layer_name(net, cluster)
+    error = CapacityError(
+        f"layer {name}: its smallest tile needs {used} {resource} of one core, but a "
         f"core of {target_name} has {limit} ({used}/{limit}). {_advice(net, cluster, number, used)}"
     )
+    error.shortage = name, resource, used, limit
+    return error
 
 
 def layer_name(net: Netlist, cluster: Cluster) -> str:

@@ -20,8 +20,10 @@ from nmc_compiler.passes.fold_sites import FoldSites
 from nmc_compiler.passes.fold_time import FoldTime
 from nmc_compiler.passes.gates import RecogniseGates
 from nmc_compiler.passes.hoist_bias import HoistBias
+from nmc_compiler.passes.host_partition import ALLOW, refuse
 from nmc_compiler.passes.join_linear import JoinLinear
 from nmc_compiler.passes.plain_neurons import APPROXIMATIONS, PlainNeurons
+from nmc_compiler.passes.psn_banks import PsnBanks
 from nmc_compiler.passes.quantize import Quantize
 from nmc_compiler.passes.quantize_all import QuantizeAll
 from nmc_compiler.passes.relay_factors import RelayFactors
@@ -32,6 +34,7 @@ from nmc_compiler.target import Target
 
 PASSES: tuple[type, ...] = (
     DropDead,
+    PsnBanks,
     FoldTime,
     PlainNeurons,
     SplitNeurons,
@@ -57,9 +60,12 @@ def passes_for(target: Target, options: CompileOptions, calibration: Inputs | No
     UsageError for an approximation that none of them knows.
     """
     known = (*APPROXIMATIONS, "decay-groups")
-    unknown = next((name for name in options.allow if name not in known), None)
+    unknown = next((name for name in options.allow if name not in (*known, ALLOW)), None)
     if unknown is not None:
-        raise UsageError(f"cannot allow '{unknown}'; approximations of neurons are {', '.join(known)}")
+        raise UsageError(
+            f"cannot allow '{unknown}'; approximations of neurons are {', '.join(known)}; '{ALLOW}' leaves ops of real "
+            f"numbers to the host"
+        )
     made: dict[type, Pass] = {
         PlainNeurons: PlainNeurons(options.allow, target.features.microcoded_neuron.supported),
         SplitNeurons: SplitNeurons(options.allow),
@@ -119,6 +125,11 @@ def compile_graph(
     an integer graph with outputs is left as it is, but for the integer rules of the target.
     """
     verify(graph)
+    refuse(graph)
+    if graph.numbers == "int" and options.weight_bits is not None:
+        raise UsageError(
+            f"--weight-bits {options.weight_bits}: the weights of '{graph.name}' are integers already; leave it out"
+        )
     if graph.numbers == "int" and graph.outputs:
         verify(graph, event_driven=True)
         return _under_profile(graph, target)

@@ -29,7 +29,7 @@ class RelaySums:
             if node.op != "sum_positions" or not _is_stream(graph, source, users):
                 nodes.append(node)
                 continue
-            relay = _relay(graph.node(source), f"{node.id}.relay")
+            relay = _relay(graph.node(source), _free(users, f"{node.id}.relay"))
             nodes += [relay, replace(node, op="map", inputs=(Use(relay.id),), attrs={"mode": derived("reduce")})]
             report.add(self.name, label(relay), messages_per_timestep=_positions(relay))
         return rebuild(graph, nodes)
@@ -56,6 +56,11 @@ class CutStreams:
                 moved[node.id] = copy.id
                 report.add(self.name, label(relay), messages_per_timestep=_positions(relay))
         return rebuild(graph, nodes)
+
+
+def _free(taken: dict[str, list[Node]], node_id: str) -> str:
+    """The id, or another where a relay of the sum itself has it."""
+    return _free(taken, f"{node_id}.in") if node_id in taken else node_id
 
 
 def _relay(source: Node, node_id: str) -> Node:

@@ -100,6 +100,8 @@ def _own(graphs: tuple[Graph, Graph], model: Node, node: Node, attr: Attr | None
     if attr is None or isinstance(attr.value, (int, float)):
         return None if attr is None else np.array([attr.value], np.float64)
     array = graphs[0].tensors[attr.value.key].astype(np.float64)  # type: ignore[union-attr]
+    if model.op == "psn":  # a threshold for each timestep
+        return np.unique(array)
     array = array[:, None, None] if array.ndim == 1 else array
     values, at = np.broadcast_to(array, model.type.shape).reshape(-1), graphs[1].tensor(node, "elements")
     return np.unique(values if at is None else values[at])

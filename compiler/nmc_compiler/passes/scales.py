@@ -41,7 +41,7 @@ class ScaleClass:
 
 def scale_classes(graph: Graph) -> list[ScaleClass]:
     """Classes in order of their first node, but those that relays send on before those they are sent to."""
-    root = _union(graph)
+    root = joined_currents(graph)
     classes: dict[str, ScaleClass] = {}
     by_id = graph.by_id()
     for node in graph:
@@ -82,7 +82,8 @@ def _senders_first(classes: list[ScaleClass]) -> list[ScaleClass]:
     return list(done.values())
 
 
-def _union(graph: Graph) -> Callable[[str], str]:
+def joined_currents(graph: Graph) -> Callable[[str], str]:
+    """For the id of a current, the id of one current of its class: those that meet in sums and pools."""
     parent, by_id = {n.id: n.id for n in graph}, graph.by_id()
 
     def root(i: str) -> str:
