@@ -6,8 +6,9 @@ project = "nmc"
 author = "the nmc developers"
 version = release = installed_version("nmc")
 
-extensions = ["myst_parser"]
-source_suffix = {".md": "markdown"}
+extensions = ["myst_nb"]  # myst_parser and notebooks
+source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
+nb_execution_mode = "off"  # tests/unit/test_notebooks.py runs them
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3  # pages link to each other's headings
 
