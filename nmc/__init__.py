@@ -18,28 +18,38 @@ if TYPE_CHECKING:
     from nmc.compiling import compile
     from nmc.emulating import Run, emulate, recost
     from nmc.exporting import export
+    from nmc.fitting import Fit, fit
     from nmc.inspecting import Inspection, inspect
     from nmc.ladder import Ladder, verify
+    from nmc.measuring import Metrics, metrics
+    from nmc.sweep.explore import Sweep, explore
     from nmc.traced import trace
     from nmc_compiler.errors import NmcError
-    from nmc_compiler.frontends.trace.registry import register_neuron
+    from nmc_compiler.frontends.trace.registry import register_host, register_neuron
 
 __all__ = [
     "Comparison",
     "Compiled",
+    "Fit",
     "Inspection",
     "Ladder",
+    "Metrics",
     "NmcError",
     "Run",
+    "Sweep",
     "__version__",
     "compare",
     "compile",
     "emulate",
     "encode",
+    "explore",
     "export",
+    "fit",
     "inspect",
     "load",
+    "metrics",
     "recost",
+    "register_host",
     "register_neuron",
     "trace",
     "verify",
@@ -48,18 +58,25 @@ __all__ = [
 _HOME = {
     "Comparison": "nmc.comparing",
     "Compiled": "nmc.artefact",
+    "Fit": "nmc.fitting",
     "Inspection": "nmc.inspecting",
     "Ladder": "nmc.ladder",
+    "Metrics": "nmc.measuring",
     "NmcError": "nmc_compiler.errors",
     "Run": "nmc.emulating",
+    "Sweep": "nmc.sweep.explore",
     "compare": "nmc.comparing",
     "compile": "nmc.compiling",
     "emulate": "nmc.emulating",
     "encode": "nmc.encoders",
+    "explore": "nmc.sweep.explore",
     "export": "nmc.exporting",
+    "fit": "nmc.fitting",
     "inspect": "nmc.inspecting",
     "load": "nmc.artefact",
+    "metrics": "nmc.measuring",
     "recost": "nmc.emulating",
+    "register_host": "nmc_compiler.frontends.trace.registry",
     "register_neuron": "nmc_compiler.frontends.trace.registry",
     "trace": "nmc.traced",
     "verify": "nmc.ladder",

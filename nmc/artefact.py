@@ -72,6 +72,12 @@ class Compiled:
         """
         return build_image(self.program) if self.program.target.get("profile") == PROFILE else None
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from nmc.notebook import compiled_html
+
+        return compiled_html(self)
+
     def target(self) -> Target:
         """The target it was compiled for, as it was then. VerifyError where the Program does not hold it."""
         return stored_target(self.program)

@@ -12,6 +12,7 @@ import numpy as np
 from nmc.artefact import Compiled, load
 from nmc.drive import Input
 from nmc.emulating import Run, emulate
+from nmc.hosted import refuse_hosted
 from nmc_compiler.errors import UsageError
 from nmc_compiler.neurocore import Image, load_image
 from nmc_compiler.neurocore.image import JSON_FILE as IMAGE_JSON
@@ -81,6 +82,7 @@ def run(
     Raises LinkError where the board fails or holds something else.
     """
     compiled = given if isinstance(given, Compiled) else load(given)
+    refuse_hosted(compiled.program, "a run on a board")
     image = image_of(compiled)
     with open_board(port, baud, first_baud, record_link) as board:
         holds(board, image)

@@ -17,22 +17,25 @@ from nmc import _version
 from nmc.artefact import Compiled, graph_digest
 from nmc.calibration import SAMPLES, compared, read_calibration
 from nmc.clouds import calibration_of, coder_of, holds_points, read_clouds
+from nmc.host_parts import inputs_of, with_host
 from nmc.importing import ModelOptions, import_model
 from nmc.traced import trace
 from nmc_compiler.errors import CapacityError, LoweringError, UsageError
 from nmc_compiler.fitting import fit
 from nmc_compiler.frontends.checkpoint import Imported
 from nmc_compiler.frontends.trace.tape import STREAM
-from nmc_compiler.graph import Graph
+from nmc_compiler.graph import Graph, label
 from nmc_compiler.graph.interpret import interpret
 from nmc_compiler.options import CompileOptions
 from nmc_compiler.passes.agreement import Inputs
 from nmc_compiler.passes.fix_cloud import fix_cloud
+from nmc_compiler.passes.host_partition import ALLOW, part
 from nmc_compiler.passes.pipeline import compile_graph
 from nmc_compiler.passes.report import ConversionReport, layers_of
 from nmc_compiler.program.model import Program
-from nmc_compiler.target import Target, load_target
+from nmc_compiler.target import Target, load_target, with_weight_bits
 
+ENDS = ("inputs", "outputs", "host")  # of general networks
 Observer = Callable[[str, Graph | None, float], None]
 
 
@@ -43,6 +46,7 @@ def compile(  # the name users look for
     target: str | os.PathLike[str] = "loihi2",
     config: str | os.PathLike[str] | None = None,
     family: str | None = None,
+    state: str | None = None,
     timesteps: int | None = None,
     dt: float | None = None,
     nir_rule: str | None = None,
@@ -54,6 +58,7 @@ def compile(  # the name users look for
     input_kind: str | None = None,
     out: str | os.PathLike[str] | None = None,
     chips: int | Literal["auto"] | None = None,
+    weight_bits: int | None = None,
     calib: str | os.PathLike[str] | None = None,
     cloud: str | os.PathLike[str] | None = None,
     input_encoding: Literal["host-current", "graded8"] = "host-current",
@@ -74,12 +79,13 @@ def compile(  # the name users look for
     ``example_input`` (tensor, array or shape), or "file.py:callable" with ``input_shape`` and maybe ``weights``;
     time_axis, input_kind: of its input.  target: a name of ``nmc targets`` or a YAML file.
     config: the constructor arguments of a checkpoint; else those in the checkpoint or beside it.
-    timesteps: of one sample, for .nir, .net and code; 0 is a stream.  dt: seconds per timestep, for .nir; nir_rule,
-    nir_reset, nir_input: docs/nir.md.  allow: approximations of neurons that may be made (``CompileOptions``).
-    out: folder for the artefact; None keeps it in memory.  chips: how many may be used, "auto" for
-    the fewest, None for the target's own default.  calib: .npz of images that are not test images;
-    spike rates of the first 16 weigh the placement.  input_range: values the real input may
-    take (graded8).  residual, factors, attn_order, channel_bins, pipelined, stream_pieces: see ``CompileOptions``.
+    timesteps: of one sample; 0 is a stream (.nir, .net, code); of checkpoints in place of the config's T.  dt: seconds
+    per timestep, for .nir; nir_rule, nir_reset, nir_input: docs/nir.md.  allow: approximations of neurons that may be
+    made (``CompileOptions``).  out: folder for the artefact; None keeps it in memory.  chips: how many may be used,
+    "auto" for the fewest, None for the target's own default.  weight_bits: fewer than the target's.
+    calib: .npz of images that are not test images; spike rates of the first 16 weigh the placement.
+    input_range: values the real input may take (graded8).  residual, factors, attn_order, channel_bins, pipelined,
+    stream_pieces: see ``CompileOptions``.
     cloud: a file of one cloud of points, for which a network on active sites is compiled (docs/sparse.md).
     seed: of the placement.  observer: called with pass name, graph and seconds after each pass.
 
@@ -87,6 +93,7 @@ def compile(  # the name users look for
     CapacityError, VerifyError or ArtefactError, each saying what to do next.
     """
     chip = load_target(target)
+    chip = chip if weight_bits is None else with_weight_bits(chip, weight_bits)
     options = CompileOptions(
         input_encoding=input_encoding,
         input_range=input_range,
@@ -97,9 +104,11 @@ def compile(  # the name users look for
         pipelined=pipelined,
         stream_pieces=stream_pieces,
         allow=tuple(allow),
+        weight_bits=weight_bits,
     )
     asked = ModelOptions(config, family, timesteps, dt, nir_rule, nir_reset, nir_input)
     asked = replace(asked, weights=weights, input_shape=input_shape, time_axis=time_axis, input_kind=input_kind)
+    asked = replace(asked, host=True if ALLOW in options.allow else None, state=state)
     imported = _import(model, example_input, asked)
     if cloud is not None:
         imported = _for_cloud(imported, cloud)
@@ -108,18 +117,23 @@ def compile(  # the name users look for
     report = ConversionReport(notes, list(imported.entries))
     inputs = None if calib is None else _calibration(calib, imported)
     wanted = chip.defaults.chips.value if chips is None else chips
-    rates = None if inputs is None else partial(spike_rates, inputs=inputs)
     with _hint(imported):
-        quantised = compile_graph(imported.graph, chip, options, report, observer, inputs)
+        trained, parted = imported.graph, part(imported.graph, chip, options.allow, report)
+        if parted is not None:
+            trained, inputs = parted.chip, inputs_of(parted, inputs)
+        rates = None if inputs is None else partial(spike_rates, inputs=inputs)
+        quantised = compile_graph(trained, chip, options, report, observer, inputs)
         fitted = fit(quantised, chip, options, report, wanted, rates, seed)
     program, mapping = fitted.program, fitted.mapping
     graphs = {"float": imported.graph, "int": fitted.graph}
+    if parted is not None:
+        program, graphs["int"] = with_host(parted, fitted.graph, program)
     more = {"chips": wanted, "seed": seed, "calib": None if calib is None else file_digest(calib)}
     more |= {} if cloud is None else {"cloud": file_digest(cloud)}
     meta = provenance(program, imported, chip, options, graphs) | {"placement": more}
-    conversion = report.as_json() | {"layers": layers_of(imported.graph, fitted.graph)}
+    conversion = report.as_json() | {"layers": layers_of(trained, fitted.graph)}
     if inputs is not None:
-        conversion["calibration"] = compared(imported.graph, fitted.graph, inputs, chip, options, report.exact)
+        conversion["calibration"] = compared(trained, fitted.graph, inputs, chip, options, report.exact)
     compiled = Compiled(replace(program, meta=meta), conversion, None, mapping, graphs)
     return compiled if out is None else compiled.save(out)
 
@@ -144,10 +158,11 @@ def _import(model: Any, example_input: Any, options: ModelOptions) -> Imported:
         return import_model(model, options)
     if example_input is None:
         raise UsageError("a torch module is compiled with an example of its input: nmc.compile(module, example_input)")
-    given = replace(options, timesteps=None, time_axis=None, input_kind=None)
+    given = replace(options, timesteps=None, time_axis=None, input_kind=None, host=None)
     if wrong := next((f.name for f in fields(given) if getattr(given, f.name) is not None), None):
         raise UsageError(f"{wrong} does not go with a torch module; leave it out")
     asked = {"timesteps": options.timesteps, "time_axis": options.time_axis, "kind": options.input_kind}
+    asked["host"] = bool(options.host)
     return trace(model, example_input, **asked)  # type: ignore[arg-type]
 
 
@@ -187,7 +202,7 @@ def provenance(
             "graphs": {kind: graph_digest(graph) for kind, graph in graphs.items()},
             "target": target.model_dump(mode="json", by_alias=True),
         }
-        | {key: netlist.meta[key] for key in ("inputs", "outputs") if key in netlist.meta}  # of general networks
+        | {key: netlist.meta[key] for key in ENDS if key in netlist.meta}
     )
 
 
@@ -203,6 +218,7 @@ def spike_rates(graph: Graph, netlist: Program, inputs: Inputs) -> dict[str, np.
             if population.dendrite == item.dst and population.name not in rates:
                 source = netlist.populations[item.src].name
                 rates |= {population.name: rates[source]} if source in rates else {}
+    rates |= {label(n): np.zeros(n.type.shape) for n in graph if n.op == "int_integrator"}  # read, and silent
     return {p.name: rates[p.name] for p in netlist.populations if p.name in rates}
 
 

@@ -16,20 +16,29 @@ from nmc.clouds import holds_points, samples_of
 from nmc.drive import Input, drive_of, drive_of_images, takes_events
 from nmc.encoders import Coding
 from nmc.folders import replacing, write_bytes
+from nmc.formula_report import graph_of, with_formula
 from nmc.general import EventJob, EventOutcome, run_job
+from nmc.host_share import with_host
+from nmc.hosted import host_drive, is_hosted, need_graph, refuse_hosted
 from nmc.inputs import Given, as_samples, shape_of_program
 from nmc.kept import write_events
+from nmc.measuring import Metrics, check_codes
+from nmc.measuring import metrics as measured
 from nmc.recording import as_recorded, read_recording
-from nmc.reporting import report_of
+from nmc.reporting import report_of, under
 from nmc.running import digest_of, run_images
 from nmc.scores import Scores, output_of, said
+from nmc.sweep.cluster import check_workers
 from nmc.timing import check_timing, timed, whole
 from nmc.wishes import FILES, Wishes
 from nmc_compiler.errors import UsageError
+from nmc_compiler.graph import Graph
 from nmc_compiler.program import program_digest
 from nmc_compiler.program.model import Population, Program
 from nmc_emulator import Events, RunResult
 from nmc_emulator import event_log as event_checkpoint
+from nmc_emulator.energies import choose_profiles, split_rates
+from nmc_emulator.price_profile import PriceProfile
 from nmc_emulator.recost import Recording
 from nmc_emulator.recost import recost as count_again
 from nmc_emulator.recount import Chunk
@@ -39,6 +48,7 @@ from nmc_emulator.trace import codes_of
 
 REPORT, SPIKES = "report.json", "spikes.npz"
 WEIGHTS = "weights.npz"  # of plastic projections
+OUTPUTS = "outputs.npz"  # of the part on the host
 MAX_RECORD_BYTES = 8 << 30  # recorded codes are held in memory until they are written
 
 
@@ -47,7 +57,8 @@ class Run:
     """A finished run; ``partial``: it was stopped before its end.
 
     ``codes``: recorded population -> [N, T, C, H, W], of a run of images.  ``events``: recorded population -> Events,
-    of a run that events drove.  ``program``: as it ran, that is with the windows of samples.
+    of a run that events drove.  ``program``: as it ran, that is with the windows of samples.  ``outputs``: of the part
+    on the host, [N, T, C, H, W].
     """
 
     report: Report
@@ -57,6 +68,11 @@ class Run:
     program: Program
     partial: bool = False
     events: Mapping[str, Events] = field(default_factory=dict)
+    outputs: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the report."""
+        return self.report._repr_html_()
 
     @property
     def accuracy(self) -> float | None:
@@ -92,12 +108,14 @@ class Run:
             np.savez_compressed(stage / WEIGHTS, **self.result.weights)  # type: ignore[arg-type]
         if self.events:
             write_events(stage / SPIKES, self.events)
+        if self.outputs:
+            np.savez_compressed(stage / OUTPUTS, **self.outputs)  # type: ignore[arg-type]
         write_bytes(stage / REPORT, json_text(self.report.data).encode())
 
 
 def _staged(folder: str | os.PathLike[str]) -> contextlib.AbstractContextManager[Path]:
     """Where a run is written until it is whole; files of an earlier run that it does not write go."""
-    return replacing(folder, last=REPORT, stale=(SPIKES, WEIGHTS, *FILES))
+    return replacing(folder, last=REPORT, stale=(SPIKES, WEIGHTS, OUTPUTS, *FILES))
 
 
 @contextlib.contextmanager
@@ -133,6 +151,10 @@ def emulate(
     arithmetic: Literal["exact", "float"] = "exact",
     encode: str = "",
     seed: int = 0,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    prices: Iterable[str | os.PathLike[str]] = (),
+    metrics: bool = False,
 ) -> Run:
     """Emulate a Program exactly, and count what happens.
 
@@ -159,32 +181,54 @@ def emulate(
     saturate: not what the chip computes, but what its integers cost.  encode: images with values 0..1 become spikes,
     by "poisson" (``seed``), "rate", "ttfs" or "phase" (``nmc.encode``).
 
+    workers: processes of this machine that samples are spread over; scheduler: "tcp://host:port" of Dask, whose workers
+    take them (docs/explore.md#workers). What comes out is the same.  prices: price profiles of the energies, by name
+    or file, in place of those that nmc takes itself (docs/prices.md).  metrics: count what NeuroBench counts, too, from
+    the network as trained and the codes of all its neurons, which are recorded (docs/metrics.md).
+
     Raises FrontendError for samples that do not fit, UsageError for options that make no sense.
     """
-    netlist, digest = _program(program)
+    program = _compiled(program)
+    (netlist, digest), graph = _program(program), graph_of(program)
+    if metrics:
+        _check_metrics(netlist, graph)
+    energies, rates = split_rates(prices)
+    profiles = choose_profiles(energies) if energies or rates else []
     wishes = Wishes(
-        "all" if record == "all" else list(record),
+        "all" if record == "all" or metrics else list(record),
         tuple(dict.fromkeys(trace)),
         tuple(probe),
         plot,
         None if checkpoint is None else Path(checkpoint),
         timing,
         multicast,
+        rates,
     )
     _check_wishes(netlist, wishes, arithmetic, out)
     how: dict[str, Any] = {"strict": strict, "arithmetic": arithmetic}
     go: dict[str, Any] = {"progress": progress, "catch": catch}
+    spread = _spread(netlist, engine, workers, scheduler)
     code = Coding(encode, seed) if encode else None
-    if takes_events(netlist):
+    if is_hosted(netlist):
+        if code is not None or dt is not None:
+            raise UsageError("--encode and --dt do not go with a part on the host; give the inputs as they are")
+        hosted = host_drive(need_graph(_compiled(program)), x, labels, steps=steps, limit=limit)
+        job = EventJob(hosted, digest, wishes, engine, **how)
+        with _perhaps(out) as stage:
+            finished = _saved(_of_events(job, run_job(job, stage, **go)), stage, profiles, rates, graph)
+    elif takes_events(netlist):
         drive = drive_of(netlist, x, labels, steps=steps, limit=limit, dt=dt, code=code)
         job = EventJob(drive, digest, wishes, engine, **how)
         with _perhaps(out) as stage:
-            finished = _saved(_of_events(job, run_job(job, stage, **go)), stage)
+            finished = _saved(_of_events(job, run_job(job, stage, **go)), stage, profiles, rates, graph)
     else:
         samples = _images(netlist, x, labels, steps, limit, dt, code)
         _check_room(netlist, samples, wishes.record)
         with _perhaps(out) as stage:
-            finished = _saved(_of_images(netlist, digest, samples, wishes, engine, batch, stage, how, go), stage)
+            engine = "layers" if spread else engine
+            done = _of_images(netlist, digest, samples, wishes, engine, batch, stage, how, go | spread)
+            found = _measured(done, graph, samples) if metrics else None
+            finished = _saved(done, stage, profiles, rates, graph, found)
     if checkpoint is not None and not finished.partial:
         event_checkpoint.remove(Path(checkpoint))
     return finished
@@ -199,13 +243,57 @@ def _check_wishes(program: Program, wishes: Wishes, arithmetic: str, out: str | 
     if wishes.multicast is not None and not wishes.timing:
         raise UsageError("multicast says how packets travel, which only the times show; give --timing as well")
     if wishes.timing:
-        check_timing(program, wishes.timing, wishes.multicast)
+        check_timing(program, wishes.timing, wishes.multicast, wishes.rates)
 
 
-def _saved(run: Run, stage: Path | None) -> Run:
+def _spread(program: Program, engine: str, workers: int | None, scheduler: str | None) -> dict[str, Any]:
+    """Where samples are computed, if not here. UsageError where they cannot be spread."""
+    check_workers(workers, scheduler)
+    if not workers and scheduler is None:
+        return {}
+    flag = "--workers" if scheduler is None else "--scheduler"
+    if engine not in ("auto", "layers"):
+        raise UsageError(f"{flag}: samples are spread by the engine 'layers'; leave out --engine {engine}")
+    events = "a part on the host" if is_hosted(program) else "events as its input" if takes_events(program) else None
+    reason = events or why_not_layers(program)
+    if reason is not None:
+        raise UsageError(
+            f"{flag}: samples are spread by the engine 'layers' from images, but Program '{program.name}' has {reason};"
+            f" leave {flag} out"
+        )
+    return {"workers": workers or 0, "scheduler": scheduler}
+
+
+def _saved(
+    run: Run,
+    stage: Path | None,
+    profiles: list[PriceProfile],
+    rates: PriceProfile | None,
+    graph: Graph | None,
+    found: Metrics | None = None,
+) -> Run:
+    """The run with the energies asked for and what its network as trained would need, written where it is to be."""
+    if profiles:
+        run = replace(run, report=under(run.report, run.program, run.result.counters, profiles, rates))
+    run = replace(run, report=with_formula(run.report, graph, run.program, run.result.counters, profiles, found))
     if stage is not None:
         run._write(stage)
     return run
+
+
+def _check_metrics(program: Program, graph: Graph | None) -> None:
+    """UsageError where a run has not what metrics need, before anything is run."""
+    if graph is None:
+        raise UsageError("metrics are of the network as trained; this Program was made from no graph")
+    if takes_events(program):
+        raise UsageError("metrics of a run are counted where it takes images; for others see nmc.metrics")
+    check_codes(graph, [p.name for p in program.populations])
+
+
+def _measured(run: Run, graph: Graph | None, samples: Given) -> Metrics:
+    """Metrics of the network as trained, with the codes of the run."""
+    assert graph is not None  # _check_metrics
+    return measured(graph, np.asarray(samples.images[: run.result.samples]), codes=run.codes)
 
 
 def _images(
@@ -272,7 +360,10 @@ def _of_events(job: EventJob, done: EventOutcome, dense: bool = False) -> Run:
         "classes": None if drive.labels is None or readout else said(program),
     }
     report = report_of(program, result, done.labels, job.digest, done.units, extra)
-    run = Run(report, result.logits, {}, result, program, done.partial, done.events)
+    outputs: Mapping[str, np.ndarray] = {}
+    if job.host is not None:
+        report, outputs = with_host(report, drive.program, job.host), job.host.outputs
+    run = Run(report, result.logits, {}, result, program, done.partial, done.events, outputs)
     if not dense:
         return run
     codes = {p.name: run._dense(p.name, p) for p in program.populations if p.name in done.events}
@@ -288,17 +379,21 @@ def recost(
     out: str | os.PathLike[str] | None = None,
     timing: Literal["", "queue", "cycle"] = "",
     multicast: bool | None = None,
+    prices: Iterable[str | os.PathLike[str]] = (),
 ) -> Run:
     """Report of a Program on the samples of a recorded run of the same network, without running it.
 
     events: the events.npz that a run of any mapping of the network wrote (``trace=["events"]``).  All
     counters are those of emulating ``program``; logits, overflows and labels are carried over.  timing,
-    multicast: as for ``emulate``.
+    multicast, prices: as for ``emulate``.
 
     Raises UsageError where the recorded Program computes something else, FrontendError for a damaged file.
     """
-    netlist, digest = _program(program)
-    _check_wishes(netlist, Wishes(timing=timing, multicast=multicast), "exact", out)
+    program = _compiled(program)
+    (netlist, digest), graph = _program(program), graph_of(program)
+    refuse_hosted(netlist, "re-costing")
+    energies, rates = split_rates(prices)
+    _check_wishes(netlist, Wishes(timing=timing, multicast=multicast, rates=rates), "exact", out)
     recording = read_recording(events, netlist)
     netlist = as_recorded(netlist, recording.window)
     counters = count_again(netlist, recording)
@@ -306,12 +401,14 @@ def recost(
     logits, mapped = recording.logits_int, netlist.mapping is not None
     result = RunResult(logits * scale, logits, counters, recording.samples, "recost", mapped)
     extra: dict[str, Any] = {"recosted_from": recording.program}
-    extra["timing"] = _timed(netlist, recording, timing, multicast)
+    extra["timing"] = _timed(netlist, recording, timing, multicast, rates)
     labels = recording.labels
     if labels is not None and not logits.shape[1]:
         extra["classes"] = said(netlist)
         result, labels = _scored(netlist, recording, result)
-    report = report_of(netlist, result, labels, digest, recording.steps or recording.samples, extra)
+    units, profiles = recording.steps or recording.samples, choose_profiles(energies)
+    report = under(report_of(netlist, result, labels, digest, units, extra), netlist, counters, profiles, rates)
+    report = with_formula(report, graph, netlist, counters, profiles)
     finished = Run(report, result.logits, {}, result, netlist)
     if out is not None:
         finished.save(out)
@@ -335,10 +432,17 @@ def _scored(program: Program, recording: Recording, result: RunResult) -> tuple[
     return told, recording.labels
 
 
-def _timed(program: Program, recording: Recording, timing: str, multicast: bool | None) -> dict[str, Any] | None:
+def _timed(
+    program: Program, recording: Recording, timing: str, multicast: bool | None, rates: PriceProfile | None
+) -> dict[str, Any] | None:
     if not timing:
         return None
-    return timed(program, whole(program, recording.chunks(), _places(program, recording)), timing, multicast)
+    trace = whole(program, recording.chunks(), _places(program, recording))
+    return timed(program, trace, timing, multicast, rates)
+
+
+def _compiled(program: Compiled | Program | str | os.PathLike[str]) -> Compiled | Program:
+    return program if isinstance(program, (Program, Compiled)) else load(program)
 
 
 def _program(program: Compiled | Program | str | os.PathLike[str]) -> tuple[Program, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nmc.artefact import Compiled, load
 from nmc.folders import replacing, write_bytes, write_file
+from nmc.hosted import refuse_hosted
 from nmc.nir_out import NirExport, export_nir
 from nmc_compiler.errors import UsageError
 from nmc_compiler.export.lava import export_lava
@@ -41,6 +42,7 @@ def export(
         raise UsageError(f"no format '{format}'; choose {', '.join(FORMATS)}")
     if format != "nir" and (nir_extension or (dt, nir_rule, nir_reset) != (None, None, None)):
         raise UsageError(f"--dt, --nir-rule, --nir-reset and --nir-extension do not go with --format {format}")
+    refuse_hosted(program if isinstance(program, Program) else _compiled(program, "files are").program, "export")
     if format == "netx":
         return _netx(program, out)
     if format == "nir":

@@ -38,7 +38,7 @@ class RunFiles:
         self.sinks: list[Sink] = []
         self.loads: Loads | None = None
         self.recorder: Recorder | None = None
-        self.clock = Clock(program, wishes.timing, wishes.multicast) if wishes.timing else None
+        self.clock = Clock(program, wishes.timing, wishes.multicast, wishes.rates) if wishes.timing else None
         if folder is not None and wishes.files:
             forms, steps = tuple(f for f in wishes.trace if f in FORMATS), units if self.stream else 0
             self.sinks, self.loads = open_sinks(

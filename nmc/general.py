@@ -14,6 +14,7 @@ import numpy as np
 
 from nmc.drive import Drive
 from nmc.files import RunFiles
+from nmc.hosted import HostSource
 from nmc.interrupts import interruptible
 from nmc.kept import Kept
 from nmc.scores import Scores, output_of
@@ -25,6 +26,7 @@ from nmc_compiler.program.model import Program
 from nmc_emulator import Emulator, EventResult, Events, RunResult
 from nmc_emulator.event_log import EventCheckpoint
 from nmc_emulator.event_run import STATES, EventRun, Part
+from nmc_emulator.host_steps import HostedRun, settled
 from nmc_emulator.probe import Probe, parse_probes
 from nmc_emulator.progress import progress_bar
 from nmc_emulator.recount import Chunk
@@ -72,9 +74,18 @@ class EventJob:
         """UsageError for what does not go together, before anything is run."""
         if self.engine in ("layers", "ticks", "neurocore") and self.wishes.checkpoint:
             raise UsageError(f"the engine '{self.engine}' runs in one go and keeps no checkpoint; choose events")
+        if self.host is not None and self.engine == "neurocore":
+            raise UsageError("the engine 'neurocore' has no host in its loop; choose events, ticks or layers")
+        if self.host is not None and self.wishes.checkpoint:
+            raise UsageError("a run with the host in its loop keeps no checkpoint; leave --checkpoint out")
         if self.wishes.timing:
-            check_timing(self.drive.program, self.wishes.timing, self.wishes.multicast)
+            check_timing(self.drive.program, self.wishes.timing, self.wishes.multicast, self.wishes.rates)
         self.wishes.check_names(self.drive.program)
+
+    @property
+    def host(self) -> HostSource | None:
+        """What is in the loop, where the network has a part on the host."""
+        return self.drive.source if isinstance(self.drive.source, HostSource) else None
 
     @property
     def scored(self) -> int | None:
@@ -95,6 +106,7 @@ class EventJob:
         """The engine, recording what someone asks for."""
         program = self.drive.program
         seen = {*self.kept, *([self.scored] if self.scored is not None else [])}
+        seen |= set() if self.host is None else set(self.host.reads)
         names = [program.populations[i].name for i in sorted(seen)]
         engine = engine_for(program) if self.engine == "auto" else self.engine
         record = "all" if self.wishes.events else names or None
@@ -107,11 +119,16 @@ def run_job(job: EventJob, folder: Path | None, *, progress: bool, catch: bool) 
     catch: Ctrl-C ends the run behind the timestep or sample at hand; without any it is raised again.
     """
     probes = parse_probes(job.drive.program, list(job.wishes.probe))
+    if job.host is not None:
+        job.host.host.strict = job.strict
     emulator = job.emulator()
     taker = _Taker(job, folder, probes)
     if emulator.name in ("layers", "ticks", "neurocore"):
         return _in_one_go(job, emulator, taker, probes, progress)
-    run = EventRun(emulator, job.drive.source, job.drive.units, probes)
+    source, units = job.drive.source, job.drive.units
+    run = (
+        EventRun(emulator, source, units, probes) if job.host is None else HostedRun(emulator, job.host, units, probes)
+    )
     what = "this sample" if job.drive.program.timesteps else "this timestep"
     with interruptible(what) if catch else contextlib.nullcontext(lambda: False) as stop:
         return _Run(job, run, taker).go(progress, stop)
@@ -247,7 +264,12 @@ def _in_one_go(
     """The run by an engine that is there to be compared with."""
     program, drive = emulator.program, job.drive
     populations = program.populations
-    inputs = {p.name: drive.source.take(i, 0, drive.steps) for i, p in enumerate(populations) if p.model == "input"}
+    given = {} if job.host is None else settled(emulator, job.host, drive.steps)
+    inputs = {
+        p.name: given[i] if given else drive.source.take(i, 0, drive.steps)
+        for i, p in enumerate(populations)
+        if p.model == "input"
+    }
     probes = tuple(p for p in probes if populations[p.population].model in ("lif", "cell"))
     wanted = {populations[p.population].name: p.somas for p in probes}
     ran: EventResult = emulator.run_events(inputs, drive.steps, probe=wanted, progress=progress)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nmc.traced import TraceOptions, import_code, is_code
@@ -17,9 +17,12 @@ from nmc_compiler.frontends.nir import NirOptions, import_nir
 class ModelOptions:
     """What a model file cannot say; None: not given. ``config`` and ``family``: of checkpoints (.pt, .safetensors).
 
-    ``timesteps``: of one sample, of .nir and .net files; 0 is a stream.  ``dt``: seconds, ``nir_rule``, ``nir_reset``,
-    ``nir_input``: of .nir files (docs/nir.md).  ``weights``, ``input_shape`` (batch and time included), ``time_axis``,
-    ``input_kind``: of code, file.py:callable, which takes ``config`` and ``timesteps`` too (docs/tracing.md).
+    ``timesteps``: of one sample; 0 is a stream, of .nir and .net files; of checkpoints in place of the config's T.
+    ``dt``: seconds, ``nir_rule``, ``nir_reset``, ``nir_input``: of .nir files (docs/nir.md).
+    ``weights``, ``input_shape`` (batch and time included), ``time_axis``, ``input_kind``: of code, file.py:callable,
+    which takes ``config`` and ``timesteps`` too (docs/tracing.md).
+    ``state``: which state_dict of a checkpoint, or of ``weights``, where the file holds several.
+    ``host``: whether code may leave ops of real numbers to the host (docs/host.md).
     """
 
     config: str | os.PathLike[str] | None = None
@@ -33,6 +36,8 @@ class ModelOptions:
     input_shape: tuple[int, ...] | None = None
     time_axis: int | None = None
     input_kind: str | None = None
+    host: bool | None = None
+    state: str | None = None
 
 
 _FLAGS = {
@@ -47,8 +52,9 @@ _FLAGS = {
     "input_shape": "--input-shape",
     "time_axis": "--time-axis",
     "input_kind": "--input-kind",
+    "state": "--state",
 }
-_OF_CODE = ("config", "timesteps", "weights", "input_shape", "time_axis", "input_kind")
+_OF_CODE = ("config", "timesteps", "weights", "input_shape", "time_axis", "input_kind", "state")
 _OF_NIR = ("timesteps", "dt", "nir_rule", "nir_reset", "nir_input")
 
 
@@ -66,8 +72,9 @@ def import_model(path: str | os.PathLike[str], options: ModelOptions) -> Importe
     if model.suffix == ".net":
         _check(model, options, ("timesteps",))
         return import_netx(model, options.timesteps or 0)
-    _check(model, options, ("config", "family"))
-    return import_checkpoint(model, None if options.config is None else Path(options.config), options.family)
+    _check(model, options, ("config", "family", "timesteps", "state"))
+    config = None if options.config is None else Path(options.config)
+    return import_checkpoint(model, config, options.family, options.timesteps, state=options.state)
 
 
 def _import_code(model: Path, options: ModelOptions) -> Imported:
@@ -75,7 +82,8 @@ def _import_code(model: Path, options: ModelOptions) -> Imported:
     if options.input_shape is None:
         raise UsageError(f"{model}: give the shape of its input, batch included, with --input-shape, such as 1,3,32,32")
     asked = TraceOptions(options.input_shape, options.timesteps, options.time_axis, options.input_kind)
-    return import_code(model, asked, options.weights, options.config)
+    asked = replace(asked, host=bool(options.host))
+    return import_code(model, asked, options.weights, options.config, options.state)
 
 
 def nir_options(options: ModelOptions) -> NirOptions:

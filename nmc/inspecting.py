@@ -21,7 +21,7 @@ OWN = {  # numbers of a soma, by its model
     "cell": ("du", "dv"),
     "sigma_delta": ("relu", "cumulative"),
 }
-BUFFERS = ("mean", "var")  # statistics of a batch norm: stored, but not trained
+BUFFERS = ("mean", "var", "value")  # statistics of a batch norm, and what it makes of zeros: not trained
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,7 @@ class Inspection:
     @property
     def parameters(self) -> int:
         """Trained numbers, each array once however many layers share it."""
-        sizes = {a["key"]: a["size"] for layer in self.layers for k, a in layer.arrays.items() if k not in BUFFERS}
-        return sum(sizes.values())
+        return _parameters(self.layers)
 
     @property
     def refused(self) -> list[Layer]:
@@ -89,9 +88,20 @@ def inspect(
             return _of_program(compiled.program)
         values = _settings(from_meta(compiled.program, "config"))
         return _inspection(compiled.int_graph, tuple(compiled.conversion.get("notes", ())), values)
-    imported = import_model(path, ModelOptions(config, family, **options))
+    asked = ModelOptions(config, family, **options)
+    imported = import_model(path, replace(asked, host=True))  # what would be the host's is shown as such
     values = {key: {"value": a.value, "evidence": a.evidence} for key, a in imported.config.values.items()}
     return replace(_inspection(imported.graph, imported.notes, values), conversion=imported.entries)
+
+
+def parameters_of(graph: Graph) -> int:
+    """Trained numbers of a graph, as ``Inspection.parameters`` counts them."""
+    return _parameters(tuple(_layer(graph, node, "", False, "") for node in graph))
+
+
+def _parameters(layers: tuple[Layer, ...]) -> int:
+    sizes = {a["key"]: a["size"] for layer in layers for k, a in layer.arrays.items() if k not in BUFFERS}
+    return sum(sizes.values())
 
 
 def _of_program(program: Program) -> Inspection:

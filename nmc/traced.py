@@ -18,6 +18,7 @@ from nmc_compiler.frontends.config import ModelConfig, read_config
 from nmc_compiler.frontends.nir import input_kind
 from nmc_compiler.frontends.weights import read_checkpoint
 
+ALLOW_HOST = "--allow host"  # in the text of an error that it would help
 _CODE = re.compile(r"(.+\.py):([A-Za-z_][A-Za-z0-9_.]*)")
 
 
@@ -25,13 +26,15 @@ _CODE = re.compile(r"(.+\.py):([A-Za-z_][A-Za-z0-9_.]*)")
 class TraceOptions:
     """How a module is traced. ``shape``: of its input, batch (1) and time included. ``time_axis``: 0 or 1, None: found
     from the shape. ``timesteps``: of a sample, for a module that computes one when called; 0 is a stream.
-    ``kind``: what the input carries: real values (None), "spikes", or codes ("u8").
+    ``kind``: what the input carries: real values (None), "spikes", or codes ("u8"). ``host``: ops of real numbers
+    become nodes of the host (docs/host.md).
     """
 
     shape: tuple[int, ...]
     timesteps: int | None = None
     time_axis: int | None = None
     kind: str | None = None
+    host: bool = False
 
 
 def is_code(model: Any) -> bool:
@@ -52,14 +55,15 @@ def trace(
     timesteps: int | None = None,
     time_axis: int | None = None,
     kind: str | None = None,
+    host: bool = False,
 ) -> Imported:
     """The float graph of a torch module; ``.graph`` of the result is what ``nmc.compile`` starts from.
 
     example_input: a tensor or array, of which only the shape is used, or a shape: [B, ...] with B = 1, or with a time
-    axis [T, B, ...] or [B, T, ...].  timesteps, time_axis, kind: see ``TraceOptions``.  Raises FrontendError for what
-    cannot be lowered (the op, the module, the line of code) and UsageError for a shape that does not tell.
+    axis [T, B, ...] or [B, T, ...].  timesteps, time_axis, kind, host: see ``TraceOptions``.  Raises FrontendError for
+    what cannot be lowered (the op, the module, the line of code) and UsageError for a shape that does not tell.
     """
-    return _traced(module, TraceOptions(shape_of(example_input), timesteps, time_axis, kind))
+    return _traced(module, TraceOptions(shape_of(example_input), timesteps, time_axis, kind, host))
 
 
 def shape_of(example_input: Any) -> tuple[int, ...]:
@@ -82,7 +86,23 @@ def _traced(module: Any, options: TraceOptions) -> Imported:
         raise UsageError(f"a traced module's input cannot be {options.kind!r}; real, spikes and u1 to u24 are")
     bits = None if signed is None else signed.bits
     example = example_of(options.shape, options.timesteps, options.time_axis, bits)
-    return trace_module(module, example, options.timesteps)
+    try:
+        return trace_module(module, example, options.timesteps, host=options.host)
+    except FrontendError as error:
+        if options.host or ALLOW_HOST not in str(error):
+            raise
+        raise FrontendError(f"{error}{_all_of_host(module, example, options)}") from None
+
+
+def _all_of_host(module: Any, example: Any, options: TraceOptions) -> str:
+    """What else the host would have to do for a module, where that is all that stands in the way."""
+    from nmc_compiler.frontends.trace.module import trace_module
+    from nmc_compiler.passes.host_partition import host_ops
+
+    try:
+        return f"; in all that is {host_ops(trace_module(module, example, options.timesteps, host=True).graph)}"
+    except NmcError as error:
+        return f"; which is not all: {error}"
 
 
 def _need_torch() -> None:
@@ -95,6 +115,7 @@ def import_code(
     options: TraceOptions,
     weights: str | os.PathLike[str] | None = None,
     config: str | os.PathLike[str] | None = None,
+    state: str | None = None,
 ) -> Imported:
     """Run file.py, call the callable (with the values of ``config``, if given), load ``weights`` into the module it
     returns, and trace that. The code is the user's own choice: it runs with all that they may do.
@@ -110,7 +131,7 @@ def import_code(
         if weights is None:
             notes.append(f"weights as {name}() made them (no --weights)")
         else:
-            loaded = read_checkpoint(weights)
+            loaded = read_checkpoint(weights, state)
             notes += [f"weights from {weights}", *loaded.notes, *_load(module, loaded.tensors, os.fspath(weights))]
             digest = loaded.sha256
         imported = _traced(module, options)

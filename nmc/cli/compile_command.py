@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from nmc.artefact import Compiled
+from nmc.cli.host_lines import host_lines
 from nmc.cli.nodes import PASS, nodes_table
 from nmc.cli.output import heading, print_json, tell
 from nmc.compiling import compile
@@ -41,6 +42,7 @@ def _compile(args: argparse.Namespace) -> Compiled:
         target=args.target,
         config=args.config,
         family=args.family,
+        state=args.state,
         timesteps=args.timesteps,
         dt=args.dt,
         nir_rule=args.nir_rule,
@@ -52,6 +54,7 @@ def _compile(args: argparse.Namespace) -> Compiled:
         input_kind=args.input_kind,
         out=args.out,
         chips=args.chips,
+        weight_bits=args.weight_bits,
         calib=args.calib,
         cloud=args.cloud,
         input_encoding=args.input_encoding,
@@ -140,6 +143,9 @@ def _print(compiled: Compiled) -> None:
     _print_folded(conversion["entries"])
     _print_layers(conversion["entries"])
     _print_overflow(conversion["entries"])
+    if lines := host_lines(program):
+        heading("On the host, in every timestep")
+        print("\n".join(lines))
     _print_cores(compiled)
     _print_image(compiled)
     _print_features(compiled)

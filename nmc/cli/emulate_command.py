@@ -12,7 +12,22 @@ from nmc.wishes import FILES
 from nmc_compiler.errors import UsageError
 
 OK, INTERRUPTED = 0, 130
-ONLY_RUNS = ("record", "probe", "trace", "plot", "checkpoint", "limit", "strict", "dt", "steps", "arithmetic", "encode")
+ONLY_RUNS = (
+    "record",
+    "metrics",
+    "probe",
+    "trace",
+    "plot",
+    "checkpoint",
+    "limit",
+    "strict",
+    "dt",
+    "steps",
+    "arithmetic",
+    "encode",
+    "workers",
+    "scheduler",
+)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,6 +69,10 @@ def _emulate(args: argparse.Namespace, folder: Path) -> Run:
         arithmetic=args.arithmetic,
         encode=args.encode or "",
         seed=args.seed,
+        workers=args.workers,
+        scheduler=args.scheduler,
+        prices=args.prices,
+        metrics=args.metrics,
     )
 
 
@@ -62,7 +81,9 @@ def _recost(args: argparse.Namespace, folder: Path) -> Run:
     for name in ONLY_RUNS:
         if getattr(args, name) not in (None, False, [], "exact"):
             raise UsageError(f"--{name} needs a run: give --input in place of --from-trace")
-    return recost(args.folder, args.from_trace, out=folder, timing=args.timing, multicast=args.multicast)
+    return recost(
+        args.folder, args.from_trace, out=folder, timing=args.timing, multicast=args.multicast, prices=args.prices
+    )
 
 
 def _tell(done: Run, folder: Path) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 from nmc.cli.nodes import nodes_table
 from nmc.cli.output import heading, print_json
 from nmc.inspecting import Inspection, Layer, inspect
+from nmc_compiler.graph import known_ops
 from nmc_emulator.tables import text_table
 
-CODE = ("weights", "input_shape", "time_axis", "input_kind")
+CODE = ("weights", "input_shape", "time_axis", "input_kind", "state")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,6 +57,10 @@ def _values(layer: Layer) -> str:
 
 
 def _verdict(found: Inspection) -> str:
+    ops = {spec.name for spec in known_ops() if spec.host}
+    hosted = sum(layer.op in ops for layer in found.layers)
+    if not found.refused and hosted:
+        return f"{hosted} ops are the host's, in every timestep, where that is allowed (--allow host, docs/host.md)"
     if not found.refused:
         return "Everything is event-driven, or on the host before the first event."
     names = ", ".join(layer.layer for layer in found.refused[:4])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 DESCRIPTION = "Compile trained spiking networks to neuromorphic cores, and emulate what was mapped."
 ENCODINGS = ("poisson", "rate", "ttfs", "phase")  # nmc.encoders, which needs NumPy
-EXIT = "exit status: 0 done, 1 error, 2 wrong usage, 3 verify found a difference, 130 interrupted"
+EXIT = "exit status: 0 done, 1 error, 2 wrong usage, 3 verify: a difference, fit: does not fit, 130 interrupted"
 
 Subparsers = Any  # argparse has no public name for it
 
@@ -27,7 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="nmc", description=DESCRIPTION, epilog=EXIT)
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and stop")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (_compile, _emulate, _report, _compare, _verify, _export, _inspect, _targets, _passes):
+    for add in (_compile, _emulate, _report, _compare, _explore, _verify, _export, _inspect, _fit, _targets, _passes):
         add(commands)
     for add in (_synth, _program, _board, _flash, _run, _doctor):
         add(commands)
@@ -45,12 +46,24 @@ def positive(text: str) -> int:
     return value
 
 
+def _count(text: str) -> int:
+    try:
+        return 0 if text == "0" else positive(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0") from None
+
+
 def _chips(text: str) -> int | str:
     return "auto" if text == "auto" else positive(text)
 
 
 def _command(commands: Subparsers, name: str, text: str) -> argparse.ArgumentParser:
     return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=EXIT)
+
+
+def _prices(parser: argparse.ArgumentParser) -> None:
+    what = "price profile of `nmc targets`, or a YAML file of your own (docs/prices.md), in place of others of its kind"
+    parser.add_argument("--prices", action="append", default=[], metavar="NAME", help=f"{what}; repeatable")
 
 
 def _json(parser: argparse.ArgumentParser) -> None:
@@ -62,12 +75,13 @@ def _model(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--config", metavar="FILE", help="constructor arguments of a checkpoint's model, YAML or JSON")
     add("--family", metavar="NAME", help="model family of a checkpoint, where the keys do not tell")
+    add("--state", metavar="KEY", help="which state_dict of a file with several (default: the moving average, if any)")
     add(
         "-T",
         "--timesteps",
         type=positive,
         metavar="N",
-        help=".nir, .net and code: timesteps of one sample (default: a stream without end; of code: as it runs)",
+        help="timesteps of one sample (default: a checkpoint's own; .nir, .net: an endless stream; code: as it runs)",
     )
     _code(parser)
     _nir(parser)
@@ -116,19 +130,8 @@ def _nir(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _compile(commands: Subparsers) -> None:
-    parser = _command(commands, "compile", "compile a model to a Program on the cores of a chip")
-    add = parser.add_argument
-    what = "a checkpoint (.pt, .pth, .safetensors), a NIR graph (.nir), a lava-dl network (.net) or file.py:callable"
-    add("model", metavar="MODEL", help=what)
-    add("more", nargs="*", metavar="FILE", help="with --from neurocorex: AA.npy PARAMS.json, where MODEL is FF.npy")
-    add("--from", dest="source", choices=("neurocorex",), help="files of another tool: docs/neurocorex.md")
-    add("--target", default="loihi2", metavar="NAME", help="chip, see `nmc targets`, or a YAML file (default: loihi2)")
-    add("-o", "--out", default="build", metavar="FOLDER", help="where the artefact goes (default: build)")
-    _model(parser)
-    add("--chips", type=_chips, metavar="N|auto", help="chips that may be used (default: the target's own)")
-    add("--cloud", metavar="FILE", help="one cloud of points, for which alone a network on voxels is compiled")
-    add("--calib", metavar="FILE.npz", help="inputs, not those of the test: spike rates, reach, effect of rounding")
+def _layout(add: Callable[..., Any]) -> None:
+    """Choices of the compiler that decide how many cores a network takes."""
     add(
         "--input-encoding",
         choices=("host-current", "graded8"),
@@ -182,8 +185,25 @@ def _compile(commands: Subparsers) -> None:
         default=[],
         metavar="NAME",
         help="an approximation of neurons that may be made: decay-groups, or where the target has no microcoded "
-        "neurons soft-reset, late-reset or v-min; repeatable",
+        "neurons soft-reset, late-reset or v-min; or `host`: ops of real numbers are left to the host; repeatable",
     )
+
+
+def _compile(commands: Subparsers) -> None:
+    parser = _command(commands, "compile", "compile a model to a Program on the cores of a chip")
+    add = parser.add_argument
+    what = "a checkpoint (.pt, .pth, .safetensors), a NIR graph (.nir), a lava-dl network (.net) or file.py:callable"
+    add("model", metavar="MODEL", help=what)
+    add("more", nargs="*", metavar="FILE", help="with --from neurocorex: AA.npy PARAMS.json, where MODEL is FF.npy")
+    add("--from", dest="source", choices=("neurocorex",), help="files of another tool: docs/neurocorex.md")
+    add("--target", default="loihi2", metavar="NAME", help="chip, see `nmc targets`, or a YAML file (default: loihi2)")
+    add("-o", "--out", default="build", metavar="FOLDER", help="where the artefact goes (default: build)")
+    _model(parser)
+    add("--chips", type=_chips, metavar="N|auto", help="chips that may be used (default: the target's own)")
+    add("--weight-bits", type=positive, metavar="N", help="bits of a weight, fewer than the target's (default: all)")
+    add("--cloud", metavar="FILE", help="one cloud of points, for which alone a network on voxels is compiled")
+    add("--calib", metavar="FILE.npz", help="inputs, not those of the test: spike rates, reach, effect of rounding")
+    _layout(add)
     add("--pipelined", action="store_true", help="start a sample as soon as the one before has left the first level")
     add("--seed", type=int, default=0, metavar="N", help="of the placement (default: 0)")
     add(
@@ -260,12 +280,16 @@ def _emulate(commands: Subparsers) -> None:
     add("--encode", choices=ENCODINGS, help="make spikes of images with values 0 to 1 (docs/traces.md#spike-codes)")
     add("--seed", type=int, default=0, metavar="N", help="of --encode poisson (default: 0)")
     add("--strict", action="store_true", help="a value out of range is an error, not a count")
+    _workers(parser, "processes that samples are spread over; the results are the same (default: none but this)")
     add(
         "--arithmetic",
         choices=("exact", "float"),
         default="exact",
         help="float: potentials that neither round nor wrap nor saturate, to see what the integers cost",
     )
+    counted = "count what NeuroBench counts, too, with the codes of all neurons (docs/metrics.md)"
+    add("--metrics", action="store_true", help=counted)
+    _prices(parser)
     _json(parser)
 
 
@@ -279,6 +303,7 @@ def _report(commands: Subparsers) -> None:
     form.add_argument("--markdown", action="store_true", help="Markdown on standard output")
     form.add_argument("--csv", action="store_true", help="the layers as CSV on standard output")
     parser.add_argument("--html", metavar="FILE", help="one page with everything, pictures too, that needs no network")
+    _prices(parser)
 
 
 def _compare(commands: Subparsers) -> None:
@@ -289,9 +314,50 @@ def _compare(commands: Subparsers) -> None:
         "count the events of this run for those that have no run of their own (default: the events.npz of one of them)"
     )
     add("--from-trace", metavar="EVENTS.npz", help=told)
+    _prices(parser)
     form = parser.add_mutually_exclusive_group()
     _json(form)  # type: ignore[arg-type]
     form.add_argument("--markdown", action="store_true", help="Markdown on standard output")
+
+
+def _explore(commands: Subparsers) -> None:
+    parser = _command(commands, "explore", "compile and run a model in many ways, and show which are worth having")
+    add = parser.add_argument
+    add("model", nargs="?", metavar="MODEL", help="a model file, as for `nmc compile`")
+    add(
+        "--vary",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE,VALUE",
+        help="values of an option of `nmc compile` to try: weight_bits=4,6,8; repeatable: all combinations are run",
+    )
+    add("--target", metavar="NAME", help="chip of all points, where it is not varied (default: loihi2)")
+    _model(parser)
+    add("--calib", metavar="FILE.npz", help="as for `nmc compile`")
+    add("--cloud", metavar="FILE", help="as for `nmc compile`")
+    add("--input", metavar="FILE", help="as for `nmc emulate`, with labels for the accuracy (default: nothing is run)")
+    add("--samples", type=positive, metavar="N", help="only the first N samples")
+    add("--steps", type=positive, metavar="N", help="timesteps that a stream runs (default: as long as its input)")
+    add(
+        "--objective",
+        action="append",
+        default=[],
+        metavar="NAME,NAME",
+        help="what the front is of: energy, accuracy, cores, latency ... (default: energy,accuracy where labels are)",
+    )
+    add("-o", "--out", metavar="FILE", help="the results, which only grow (default: explore.jsonl)")
+    _prices(parser)
+    add("--merge", nargs="+", default=[], metavar="FILE", help="do not run: write the results of these files as one")
+    _workers(parser, "processes that compute points (default: one per processor; 0: none but this)")
+    add("--plot", metavar="FILE", help="picture of the first two objectives, .png, .svg or .pdf")
+    form = parser.add_mutually_exclusive_group()
+    _json(form)  # type: ignore[arg-type]
+    form.add_argument("--csv", action="store_true", help="every point and figure as CSV on standard output")
+
+
+def _workers(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--workers", type=_count, metavar="N", help=text)
+    parser.add_argument("--scheduler", metavar="URL", help="use the workers of this Dask scheduler, tcp://host:port")
 
 
 def _verify(commands: Subparsers) -> None:
@@ -335,10 +401,28 @@ def _inspect(commands: Subparsers) -> None:
     _json(parser)
 
 
+def _fit(commands: Subparsers) -> None:
+    parser = _command(commands, "fit", "tell whether a network fits, on how many cores and chips, and what binds")
+    add = parser.add_argument
+    what = "a model file, as for `nmc compile`, or a folder that it wrote; without one: what --config describes"
+    add("model", metavar="MODEL", nargs="?", help=what)
+    add("--target", action="append", metavar="NAME", help="chip, or a YAML file; repeatable (default: loihi2)")
+    add("--chips", type=_chips, default="auto", metavar="N", help="chips that there are (default: as many as it takes)")
+    add("--shapes", action="store_true", help="leave the numbers of a checkpoint aside: faster, less sure")
+    told = "where it does not fit, try other options and, of a config alone, smaller images and widths"
+    add("--suggest", action="store_true", help=told)
+    _model(parser)
+    add("--weight-bits", type=positive, metavar="N", help="bits of a weight, fewer than the target's (default: all)")
+    _layout(add)
+    _json(parser)
+
+
 def _targets(commands: Subparsers) -> None:
-    parser = _command(commands, "targets", "list the chips that can be compiled for")
+    parser = _command(commands, "targets", "list the chips that can be compiled for, and the price profiles")
     parser.add_argument("action", nargs="?", choices=("list", "show"), default="list")
-    parser.add_argument("name", nargs="?", metavar="NAME", help="for show: a name of the list, or a YAML file")
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME", help="for show: a name of the list, or a YAML file of either"
+    )
     _json(parser)
 
 

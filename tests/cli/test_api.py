@@ -64,9 +64,16 @@ def test_emulate_takes_a_handle_a_program_a_folder_and_a_file(built: Path) -> No
     compiled = nmc.load(built)
     with np.load(VECTORS) as file:
         x, labels = file["images"], file["labels"]
-    runs = [nmc.emulate(program, x, labels) for program in (compiled, compiled.program, built, str(built))]
+    runs = [nmc.emulate(program, x, labels) for program in (compiled, built, str(built))]
     runs.append(nmc.emulate(built, VECTORS))
     assert all(run.report.data == runs[0].report.data for run in runs)
+    alone, whole = nmc.emulate(compiled.program, x, labels).report, runs[0].report
+    assert alone["formula"]["why"] and not whole["formula"]["why"]  # a Program does not have the network as trained
+    of_graph = ("formula", "metrics", "energy", "prices", "layers")
+    assert {k: v for k, v in alone.data.items() if k not in of_graph} == {
+        k: v for k, v in whole.data.items() if k not in of_graph
+    }
+    assert alone["energy"] == [e for e in whole["energy"] if e["kind"] == "mapped"]
 
 
 def test_recorded_codes_come_in_both_layouts(built: Path) -> None:

@@ -129,8 +129,8 @@ def test_a_family_that_does_not_fit(nmc, tmp_path: Path) -> None:
 def test_an_unknown_target(nmc, tmp_path: Path) -> None:
     text = compile_refused(nmc, tmp_path, str(SMALL / "model.pt"), "--target", "loihi9", status=2)
     assert (
-        text == "unknown target 'loihi9'; known: generic-mesh, loihi1, loihi2, neurocore, neurocore-1; or give the "
-        "path of a .yaml file"
+        text == "unknown target 'loihi9'; known: generic-mesh, loihi1, loihi2, neurocore, neurocore-1, "
+        "neurocore-ulx3s; or give the path of a .yaml file"
     )
 
 
@@ -364,7 +364,7 @@ def test_a_damaged_report(nmc, mine: Path, change: str) -> None:
         says(done)
         == {
             "truncate": f"{path}: not valid JSON; run `nmc emulate` again",
-            "schema": f"{path}: not a report of this version of nmc (nmc.report/1); run `nmc emulate` again",
+            "schema": f"{path}: not a report of this version of nmc (nmc.report/2); run `nmc emulate` again",
             "type": f"{path}: layers is missing or of a wrong type; run `nmc emulate` again",
         }[change]
     )

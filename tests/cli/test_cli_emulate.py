@@ -29,7 +29,7 @@ def ran(nmc, built: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dic
 
 def test_json_has_the_promised_keys(ran) -> None:
     report, folder = ran
-    assert report["schema"] == "nmc.report/1"
+    assert report["schema"] == "nmc.report/2"
     assert report["samples"] == 16 and 0 <= report["accuracy"] <= 1
     assert np.shape(report["logits"]) == (16, 10)
     assert all(isinstance(report[key], int) and report[key] > 0 for key in TOTALS)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from command import DIGITS, HEAR_CTRL_C, SMALL, START, says
 
-COMMANDS = ["compile", "emulate", "report", "verify", "export", "inspect", "targets", "passes", "doctor"]
+COMMANDS = ["compile", "emulate", "report", "verify", "export", "inspect", "fit", "targets", "passes", "doctor"]
 
 
 def test_help_lists_every_command(nmc) -> None:

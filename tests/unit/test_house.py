@@ -24,6 +24,7 @@ PACKAGES = {
 }
 # Not on the way to `import nmc` or `nmc --help`: together they take more than a second to import.
 HEAVY = {
+    "distributed",
     "h5py",
     "llvmlite",
     "matplotlib",
@@ -71,7 +72,7 @@ def test_a_dependency_without_a_reason_is_noticed() -> None:
 
 
 def test_the_extras_that_users_are_told_of() -> None:
-    told = "torch nir hw fpga plot parquet docs dev"
+    told = "torch nir hw fpga plot parquet sweep docs dev"
     assert " ".join(CONFIG["project"]["optional-dependencies"]) == told
 
 
