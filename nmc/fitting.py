@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 
 from nmc.artefact import load
-from nmc.importing import ModelOptions, import_model
 from nmc.formula_report import graph_of
+from nmc.importing import ModelOptions, import_model
 from nmc.inspecting import parameters_of
 from nmc.ways_out import Outcome, WayOut, ways_out
 from nmc_compiler.errors import CapacityError, LoweringError, UsageError

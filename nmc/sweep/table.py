@@ -23,9 +23,7 @@ COLUMNS = (  # head, figure, how it is written
     ("weight error", "weight_error", "percent"),
 )
 ON_FRONT = "*"
-MISSING = (
-    "at least: terms without a published price are missing, which need not be the same for all points"
-)
+MISSING = "at least: terms without a published price are missing, which need not be the same for all points"
 
 
 def option(record: Record, name: str) -> str:

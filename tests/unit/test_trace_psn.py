@@ -215,3 +215,20 @@ def test_outputs_say_how_late_they_are() -> None:
     imported = nmc.trace(Looped(neuron.LIFNode(step_mode="m"), mean=False), (STEPS, 1, 3))
     assert "output 'last' is 3 timesteps late" in imported.notes or "output 'out' is 3 timesteps late" in imported.notes
     assert imported.graph.timesteps == STEPS + 3
+
+
+def test_codes_behind_the_last_timestep_are_told_of() -> None:
+    """Integer codes in front of a parallel neuron: what they leave may be sent when the sample is over."""
+
+    class Codes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.codes = nn.Linear(4, 5), neuron.ILIFNode(step_mode="m")
+            self.fc2, self.spikes, self.head = nn.Linear(5, 6), psn("full"), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.spikes(self.fc2(self.codes(self.fc(x))))).mean(0)
+
+    notes = nmc.trace(Codes(), (STEPS, 1, 4), timesteps=STEPS).notes
+    text = "'codes' keeps what its codes leave: it may send more behind its last timestep"
+    assert any(note.startswith(text) for note in notes)

@@ -104,8 +104,8 @@ def shapes_of(family: str, config: ModelConfig) -> dict[str, tuple[int, ...]]:
     for key, shape in shapes.items():
         if math.prod(shape) > MOST:
             raise FrontendError(
-                f"{config.source}: '{key}' of {family} would have the shape {list(shape)}; at most {MOST:,} numbers fit "
-                f"anything; is a size of the config wrong?"
+                f"{config.source}: '{key}' of {family} would have the shape {list(shape)}; at most {MOST:,} numbers "
+                f"fit anything; is a size of the config wrong?"
             )
     return shapes
 

@@ -34,6 +34,12 @@ def causal(graph: Graph) -> tuple[Graph, list[str]]:
     ]
     notes.append(f"samples have {graph.timesteps} timesteps; the network runs {most} longer")
     notes += [f"output '{label(n)}' is {late[n.id]} timesteps late" for n in graph.outputs if late[n.id]]
+    notes += [
+        f"'{label(n)}' keeps what its codes leave: it may send more behind its last timestep; its readers do not take "
+        f"that, but it is counted"
+        for n in graph
+        if (n.op == "ilif" or (n.op == "neuron" and "levels" in n.attrs)) and late[n.id] < most
+    ]
     return _Later(graph, late, most, ahead).run(), notes
 
 
