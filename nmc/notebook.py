@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from nmc_compiler.html import Html, bar, card, folded, items, table
-from nmc_compiler.mapping.resources import RESOURCES
+from nmc_compiler.html import Html, card, folded, items, table
+from nmc_compiler.mapping.notebook import mapping_parts, resources
 
 if TYPE_CHECKING:
     from nmc.artefact import Compiled
@@ -20,14 +18,7 @@ def compiled_html(compiled: Compiled) -> str:
     length = f"T = {program.timesteps}" if program.timesteps else "a stream"
     parts = [items([f"{len(program.populations):,} populations, {length}", _place(compiled)])]
     if compiled.mapping is not None:
-        used = np.array([[core[name][0] for name in RESOURCES] for core in compiled.mapping.utilisation])
-        top = np.array([compiled.mapping.utilisation[0][name][1] for name in RESOURCES])
-        parts.append(_resources(used, top))
-        rows = [
-            (x.name.replace("'", ""), f"{x.tiles:,}", "x".join(map(str, x.cut)), f"{len(x.cores):,}")
-            for x in compiled.mapping.layers
-        ]
-        parts.append(folded("layers", table(("layer", "tiles", "cut", "cores"), rows, (1, 3))))
+        parts += mapping_parts(compiled.mapping)
     parts.append(folded("populations", _populations(program.populations)))
     if notes := compiled.conversion.get("notes", []):
         parts.append(folded("notes", items(notes)))
@@ -48,15 +39,6 @@ def _chips(n: int) -> str:
     return f"{n:,} chip{'s' * (n != 1)}"
 
 
-def _resources(used: np.ndarray, top: np.ndarray) -> Html:
-    """used [cores, resources], top [resources]."""
-    rows = [
-        (name, f"{top[n]:,}", bar(used[:, n].mean(), top[n]), bar(used[:, n].max(), top[n]))
-        for n, name in enumerate(RESOURCES)
-    ]
-    return table(("resource", "a core has", "mean", "fullest core"), rows, (1,))
-
-
 def _populations(populations: tuple[Any, ...]) -> Html:
     rows = [(p.name, p.model, "x".join(map(str, p.shape)), str(p.level)) for p in populations]
     return table(("population", "model", "shape", "level"), rows, (3,))
@@ -69,7 +51,7 @@ def fit_html(found: Fit) -> str:
         sizing = answer.sizing
         said = "fits" if answer.fits else "does not fit"
         takes = "" if sizing is None else f": {sizing.cores:,} cores on {_chips(sizing.chips)}, {sizing.binds} bind"
-        body = Html("") if sizing is None else _resources(sizing.used, sizing.limits)
+        body = Html("") if sizing is None else resources(sizing.used, sizing.limits)
         why = items([answer.reason]) if answer.reason else Html("")
         parts.append(folded(f"{answer.target.name} {said}{takes}", Html(why + body), opened=True))
     return card(f"does {found.name} fit?", parts)

@@ -67,6 +67,14 @@ def run(compiled: Any) -> Any:
         return nmc.emulate(compiled, data["images"][:2], data["labels"][:2])
 
 
+def test_a_mapping(compiled: Any) -> None:
+    """What the report says, and the table of layers that the network shows too."""
+    found = checked(compiled.mapping._repr_html_())
+    assert "8 cores of loihi2 on 1 chip" in found.text and "busiest link" in found.text
+    assert "neurons4,096 89.7 % 100.0 %" in found.text
+    assert compiled.mapping.layers[0].name.replace("'", "") in found.text
+
+
 def test_a_compiled_network(compiled: Any, tmp_path: Path) -> None:
     found = checked(compiled._repr_html_())
     assert "8 cores of loihi2 on 1 chip" in found.text and "89.7 %" in found.text

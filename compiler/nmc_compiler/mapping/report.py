@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nmc_compiler.mapping.check import CheckResult
+from nmc_compiler.mapping.notebook import mapping_html
 from nmc_compiler.mapping.place import PlacementReport
 from nmc_compiler.mapping.resources import RESOURCES
 from nmc_compiler.mapping.route import RouteReport
@@ -45,6 +46,10 @@ class MappingReport:
     @property
     def cores(self) -> int:
         return len(self.utilisation)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return mapping_html(self)
 
     def summary(self) -> str:
         """Lines for a terminal: cores, each resource's mean and fullest core, hops, what was checked."""
