@@ -7,6 +7,7 @@ from typing import Any
 
 from nmc.artefact import Compiled
 from nmc.cli.host_lines import host_lines
+from nmc.cli.layout import layout_of
 from nmc.cli.nodes import PASS, nodes_table
 from nmc.cli.output import heading, print_json, tell
 from nmc.compiling import compile
@@ -57,17 +58,10 @@ def _compile(args: argparse.Namespace) -> Compiled:
         weight_bits=args.weight_bits,
         calib=args.calib,
         cloud=args.cloud,
-        input_encoding=args.input_encoding,
-        input_range=tuple(args.input_range),
-        residual=args.residual,
-        factors=args.factors,
-        attn_order=args.attn_order,
-        channel_bins=args.channel_bins,
         pipelined=args.pipelined,
-        stream_pieces=args.stream_pieces,
-        allow=tuple(args.allow),
         seed=args.seed,
         observer=_observer(args),
+        **layout_of(args),
     )
 
 

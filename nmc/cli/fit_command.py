@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from nmc.cli.inspect_command import CODE
+from nmc.cli.layout import layout_of
 from nmc.cli.output import heading, print_json
 from nmc.fitting import Fit, TargetFit, fit
 from nmc.ways_out import WayOut
@@ -18,16 +19,6 @@ SHOWN = {"trained": "", "stand-ins": ", from shapes alone", "mapped": ", as it i
 
 
 def run(args: argparse.Namespace) -> int:
-    options = CompileOptions(
-        input_encoding=args.input_encoding,
-        input_range=tuple(args.input_range),
-        residual=args.residual,
-        factors=args.factors,
-        attn_order=args.attn_order,
-        channel_bins=args.channel_bins,
-        stream_pieces=args.stream_pieces,
-        allow=tuple(args.allow),
-    )
     found = fit(
         args.model,
         targets=args.target or ["loihi2"],
@@ -35,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
         shapes=args.shapes,
         suggest=args.suggest,
         weight_bits=args.weight_bits,
-        compile_options=options,
+        compile_options=CompileOptions(**layout_of(args)),
         **{key: getattr(args, key) for key in MODEL},
     )
     print_json(found.as_json()) if args.json else _print(found)
