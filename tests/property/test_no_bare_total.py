@@ -179,7 +179,8 @@ def test_page(drawn: tuple[Report, list[PriceProfile]]) -> None:
             assert ends[-1][0] == mark
             assert ends[0][0] == ("" if energies[-1]["complete"] else "at least ")
         number = picojoules(e["total_pj"] / 2)
-        allowed = rf'data-path="(report/energy/{i}/total_pj|energy/(low|high)_pj|waterfalls/[^"]*)"'
+        one_term = r"report/energy/\d+/terms_pj/\w+"  # may be as much as the total, and lacks nothing itself
+        allowed = rf'data-path="(report/energy/{i}/total_pj|{one_term}|energy/(low|high)_pj|waterfalls/[^"]*)"'
         for where in re.findall(rf'<\w+ (data-path="[^"]*")[^>]*>{re.escape(number)}<', html):
             assert re.fullmatch(allowed, where), where
     whole = drawn[0]["energy_range"]["complete"]
