@@ -22,7 +22,7 @@ from nmc_compiler.errors import ArtefactError, FrontendError, NmcError, UsageErr
 from nmc_compiler.graph import Graph, Node, label
 from nmc_compiler.graph.analysis import is_neuron
 from nmc_compiler.graph.registry import Call, op_spec
-from nmc_compiler.lowering.host import host_facts
+from nmc_compiler.lowering.host import host_facts, sending
 from nmc_compiler.program.model import Program
 from nmc_emulator.event_run import windowed
 from nmc_emulator.trace import Events, check_events, coded, events_of
@@ -194,11 +194,6 @@ class HostSource:
             if whole:
                 found[name] = np.stack(values[:whole]).reshape(-1, self.steps_of, *values[0].shape)
         return found
-
-
-def sending(graph: Graph, name: str) -> Node | None:
-    """The host's node that makes an input; None where it is the network's own."""
-    return next((n for n in graph if n.name == name and op_spec(n.op).host and n.type.is_event), None)
 
 
 # --- a run ------------------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ import argparse
 from typing import Any
 
 from nmc.artefact import Compiled
+from nmc.cli.asked import layout_of, model_of
 from nmc.cli.host_lines import host_lines
-from nmc.cli.layout import layout_of
 from nmc.cli.nodes import PASS, nodes_table
 from nmc.cli.output import heading, print_json, tell
 from nmc.compiling import compile
@@ -41,18 +41,6 @@ def _compile(args: argparse.Namespace) -> Compiled:
     return compile(
         args.model,
         target=args.target,
-        config=args.config,
-        family=args.family,
-        state=args.state,
-        timesteps=args.timesteps,
-        dt=args.dt,
-        nir_rule=args.nir_rule,
-        nir_reset=args.nir_reset,
-        nir_input=args.nir_input,
-        weights=args.weights,
-        input_shape=args.input_shape,
-        time_axis=args.time_axis,
-        input_kind=args.input_kind,
         out=args.out,
         chips=args.chips,
         weight_bits=args.weight_bits,
@@ -61,6 +49,7 @@ def _compile(args: argparse.Namespace) -> Compiled:
         pipelined=args.pipelined,
         seed=args.seed,
         observer=_observer(args),
+        **model_of(args),
         **layout_of(args),
     )
 

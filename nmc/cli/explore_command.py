@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any
 
+from nmc.cli.asked import OF_MODEL
 from nmc.cli.output import print_json, tell
 from nmc.sweep.explore import Sweep, explore
 from nmc.sweep.front import check_objectives
@@ -17,8 +18,7 @@ from nmc_compiler.errors import NmcError, UsageError
 
 OK, INTERRUPTED = 0, 130
 OUT = "explore.jsonl"
-OF_MODELS = ("target", "config", "family", "timesteps", "weights", "input_shape", "time_axis", "input_kind", "dt",
-             "nir_rule", "nir_reset", "nir_input", "calib", "cloud", "state")  # fmt: skip
+OF_MODELS = ("target", *OF_MODEL, "calib", "cloud")
 OF_RUNS = ("vary", "input", "samples", "steps", "prices", "workers", "scheduler", *OF_MODELS)
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from nmc.cli.inspect_command import CODE
-from nmc.cli.layout import layout_of
+from nmc.cli.asked import layout_of, model_of
 from nmc.cli.output import heading, print_json
 from nmc.fitting import Fit, TargetFit, fit
 from nmc.ways_out import WayOut
@@ -14,7 +13,6 @@ from nmc_compiler.options import CompileOptions
 from nmc_emulator.tables import text_table
 
 DOES_NOT_FIT = 3
-MODEL = ("config", "family", "timesteps", "dt", "nir_rule", "nir_reset", "nir_input", *CODE)
 SHOWN = {"trained": "", "stand-ins": ", from shapes alone", "mapped": ", as it is mapped"}
 
 
@@ -27,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
         suggest=args.suggest,
         weight_bits=args.weight_bits,
         compile_options=CompileOptions(**layout_of(args)),
-        **{key: getattr(args, key) for key in MODEL},
+        **model_of(args),
     )
     print_json(found.as_json()) if args.json else _print(found)
     return 0 if found.fits else DOES_NOT_FIT

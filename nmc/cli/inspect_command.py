@@ -5,18 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from nmc.cli.asked import model_of
 from nmc.cli.nodes import nodes_table
 from nmc.cli.output import heading, print_json
 from nmc.inspecting import Inspection, Layer, inspect
 from nmc_compiler.graph import known_ops
 from nmc_emulator.tables import text_table
 
-CODE = ("weights", "input_shape", "time_axis", "input_kind", "state")
-
 
 def run(args: argparse.Namespace) -> int:
-    keys = ("config", "family", "timesteps", "dt", "nir_rule", "nir_reset", "nir_input", *CODE)
-    found = inspect(args.model, **{key: getattr(args, key) for key in keys})
+    found = inspect(args.model, **model_of(args))
     print_json(found.as_json()) if args.json else _print(found)
     return 0
 

@@ -10,12 +10,13 @@ import numpy as np
 
 from nmc.artefact import Compiled
 from nmc.general import EventJob, EventOutcome, run_job
-from nmc.hosted import HostDrive, host_drive, sending
+from nmc.hosted import HostDrive, host_drive
 from nmc.ladder.compare import compare_codes, describe
 from nmc.ladder.rungs import Rung
 from nmc.wishes import Wishes
 from nmc_compiler.graph import Graph, Node
 from nmc_compiler.graph.interpret import interpret
+from nmc_compiler.lowering.host import sending
 from nmc_emulator.suits import engine_for
 from nmc_emulator.trace import codes_of
 

@@ -75,7 +75,7 @@ def host_facts(graph: Graph, program: Program) -> dict[str, Any]:
     """
     populations = {p.name: p for p in program.populations}
     steps = [n for n in graph if op_spec(n.op).host and n.op != "host_read"]
-    sends = [p for p in program.populations if p.model == "input" and _sender(graph, p.name) is not None]
+    sends = [p for p in program.populations if p.model == "input" and sending(graph, p.name) is not None]
     _check_times(graph, program, populations, sends)
     return {
         "reads": [_reads(graph, n, populations) for n in graph if n.op == "host_read"],
@@ -85,8 +85,8 @@ def host_facts(graph: Graph, program: Program) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _sender(graph: Graph, name: str) -> Node | None:
-    """The node of the host that an input population is called after."""
+def sending(graph: Graph, name: str) -> Node | None:
+    """The host's node that makes an input population, which is called after it; None where it is the network's own."""
     return next((n for n in graph if op_spec(n.op).host and n.name == name and n.type.is_event), None)
 
 
@@ -119,7 +119,7 @@ def _check_times(
         if ready == before:
             break
     for p in sends:
-        sender = _sender(graph, p.name)
+        sender = sending(graph, p.name)
         if sender is not None and ready[sender.id] >= p.level:
             raise LoweringError(
                 f"the host sends '{p.name}' at level {p.level}, but what it is made of is read at {ready[sender.id]}: "

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 def mapping_html(report: MappingReport) -> str:
     """HTML of a mapping, of bounded length."""
-    said = items([line.strip() for line in report.summary().splitlines()[-3:]])
-    title = f"{report.cores:,} cores of {report.target} on {report.chips:,} chip{'s' * (report.chips != 1)}"
-    return card(title, [*mapping_parts(report), said])
+    return card(report.title, [*mapping_parts(report), items(report.traffic)])
 
 
 def mapping_parts(report: MappingReport) -> list[Html]:

@@ -53,7 +53,7 @@ class MappingReport:
 
     def summary(self) -> str:
         """Lines for a terminal: cores, each resource's mean and fullest core, hops, what was checked."""
-        lines = [f"{self.cores} cores of {self.target} on {self.chips} chip{'s' * (self.chips > 1)}"]
+        lines = [self.title]
         for name in RESOURCES:
             used = np.array([core[name][0] for core in self.utilisation])
             limit = self.utilisation[0][name][1]
@@ -62,14 +62,22 @@ class MappingReport:
                 f"  {name:<14} mean {used.mean() / limit:6.1%}   fullest core {fullest}: "
                 f"{used[fullest]}/{limit} ({used[fullest] / limit:.1%})"
             )
+        return "\n".join([*lines, *(f"  {line}" for line in self.traffic)])
+
+    @property
+    def title(self) -> str:
+        """How many cores of what."""
+        return f"{self.cores} cores of {self.target} on {self.chips} chip{'s' * (self.chips > 1)}"
+
+    @property
+    def traffic(self) -> list[str]:
+        """Hops, links, and what was checked, a line each."""
         place = self.placement
         rates = "measured rates" if self.measured_rates else "a uniform rate"
-        lines += [
-            f"  packet-hops per timestep at {rates}: {place.final:.1f}, "
+        return [
+            f"packet-hops per timestep at {rates}: {place.final:.1f}, "
             f"{place.saving:.1%} below row-major order ({place.row_major:.1f}; greedy {place.greedy:.1f})",
-            f"  busiest link {self.routes.max_link:.1f} packets per timestep, "
-            f"between chips {self.routes.crossings:.1f}",
-            f"  checked: {self.check.synapses} synapses of {self.check.projections} event streams "
+            f"busiest link {self.routes.max_link:.1f} packets per timestep, between chips {self.routes.crossings:.1f}",
+            f"checked: {self.check.synapses} synapses of {self.check.projections} event streams "
             f"by {self.check.axons} axon rows, each once",
         ]
-        return "\n".join(lines)
