@@ -4,8 +4,11 @@ import builtins
 import csv
 import io
 import json
+import signal
 import struct
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -318,8 +321,15 @@ def test_vcd_read_back_is_the_run(traced) -> None:
     assert vcd.end > max(t for changes in vcd.changes.values() for t, _ in changes[:-1] or [(0, 0)])
 
 
-def test_vcd_is_read_by_another_reader_too(traced) -> None:
-    vcdvcd = pytest.importorskip("vcdvcd", reason="a second opinion where it is installed")
+@pytest.fixture
+def vcdvcd() -> Iterator[Any]:
+    """The package; its import makes a write to a closed pipe deadly for the whole process, which is taken back."""
+    before = signal.getsignal(signal.SIGPIPE)
+    yield pytest.importorskip("vcdvcd", reason="a second opinion where it is installed")
+    signal.signal(signal.SIGPIPE, before)
+
+
+def test_vcd_is_read_by_another_reader_too(traced, vcdvcd) -> None:
     _, _, folder, _ = traced
     theirs, ours = vcdvcd.VCDVCD(str(folder / "probes.vcd")), Vcd((folder / "probes.vcd").read_text())
     assert len(theirs.signals) == len(ours.kind)
