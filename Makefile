@@ -19,7 +19,8 @@ PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # One file at a time per process: fixtures of a file are made once. Two processes with two threads each would only queue.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+# A process that dies ends the run and is told of: pytest-xdist would start another, and can then wait for ever.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart 0
 
 .PHONY: demo test lint test-slow test-hw docs format clean
 .DELETE_ON_ERROR:
@@ -29,11 +30,11 @@ demo: $(VENV)/.installed-core
 	$(BIN)/nmc emulate build/digits --input examples/digits/test.npz
 	$(BIN)/nmc report build/digits
 
-# pytest comes last: its closing line is the last line.
+# pytest comes last: its closing line is the last line. A test that hangs ends the run and shows where.
 test: lint
 	export NMC_LAVA_PYTHON="$$(sh tools/peer.sh $(VENV)/lava lava-nc 0.10.0 3.10 "$${NMC_LAVA_PYTHON:-}")" && \
 	export NMC_SANAFE_PYTHON="$$(sh tools/peer.sh $(VENV)/sanafe sanafe 2.2.9 3.11 "$${NMC_SANAFE_PYTHON:-}" numpy)" && \
-	$(PYTEST) $(PYTEST_ARGS)
+	$(PYTEST) -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check
