@@ -66,6 +66,7 @@ REST = "[axon_out, axon_in, hop_ew, hop_ns, within_tile_spike, bias_event, barri
     "pool_compare, gate_op, accumulator_add, relay_event, host_mac, host_message]"  # fmt: skip
 UNPRICED = f"unpriced:\n  - terms: {REST}\n    source: mine\n    note: not known\n"
 MINE = f"{HEAD}{UNPRICED}prices:\n{SYNOP}"
+NUMBER = "prices.synop.value: input should be a valid number"
 AT_SYNOP = MINE[: MINE.index("  synop:")].count("\n") + 1
 
 
@@ -124,6 +125,8 @@ def test_what_is_inside_of_a_price_is_never_added(covered: set[str], counts: dic
         ("scope: all_in", "scope: op", 0, "prices.synop: covers is for a price of scope all_in"),
         ("source: mine\n", "source: mine\n    inside: static\n", 0, "prices.synop: inside and part_of are not"),
         ("unit: pJ", "unit: mW", 2, "prices.synop.unit: a price of kind mapped is in pJ or nJ or uJ, not mW"),
+        ("value: 2.0", "value: 2e-3", 1, f"{NUMBER}, got '2e-3': YAML takes that for text; write 2.0e-3"),
+        ("value: 2.0", "value: -.5E3", 1, f"{NUMBER}, got '-.5E3': YAML takes that for text; write -0.5e+3"),
     ],
 )  # fmt: skip
 def test_bad_prices_are_told_by_line(tmp_path, old: str, new: str, below: int, text: str) -> None:

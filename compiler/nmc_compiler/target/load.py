@@ -5,6 +5,7 @@ lists and scalars are built, and a key given twice or an alias is an error.
 """
 
 import os
+import re
 import reprlib
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ MAX_PROBLEMS = 8  # shown of one file
 TARGETS = Path(__file__).parent
 
 _TAG = "tag:yaml.org,2002:"
+_NUMBER = re.compile(r"([-+]?)(\d*)(\.\d*)?[eE]([-+]?)(\d+)")
 _PLAIN = {_TAG + kind for kind in ("map", "seq", "str", "int", "float", "bool", "null")}
 
 M = TypeVar("M", bound=BaseModel)
@@ -196,4 +198,11 @@ def _problem(problem: Any) -> str:
         return "unknown field; check its spelling or remove it"
     if kind == "value_error":
         return text.removeprefix("Value error, ")
-    return f"{text[0].lower()}{text[1:]}, got {reprlib.repr(problem['input'])}"
+    said = f"{text[0].lower()}{text[1:]}, got {reprlib.repr(problem['input'])}"
+    number = kind == "float_type" and _NUMBER.fullmatch(str(problem["input"]))
+    return f"{said}: YAML takes that for text; write {_as_yaml(*number.groups(''))}" if number else said
+
+
+def _as_yaml(sign: str, whole: str, point: str, plus: str, exponent: str) -> str:
+    """A number as YAML 1.1 knows one: with a point, and a sign of its exponent."""
+    return f"{sign}{whole or 0}{point if len(point) > 1 else '.0'}e{plus or '+'}{exponent}"
