@@ -135,6 +135,7 @@ class Kinds:
     neurons: tuple[str, ...] = ("lif", "lif", "levels")
     attention: bool = True
     current_pools: bool = True
+    code_pools: bool = False  # of spikes of several levels too
     chains: bool = True  # convolutions without a neuron between, LayerScale, RepConv
     layers: tuple[int, int] = (3, 8)
     dyadic: bool = False
@@ -298,7 +299,7 @@ class _Grower:
 
     def add_layer(self, x: str) -> None:
         choice = self.pick(("conv", "conv", "conv", "pool", "attention", "mean"))
-        if choice == "pool" and not self.graded(x) and min(self.net.shape(x)[1:]) > 1:
+        if choice == "pool" and (self.kinds.code_pools or not self.graded(x)) and min(self.net.shape(x)[1:]) > 1:
             self.events.append(self.net.pool(x, self.pick((2, 3)), self.pick((1, 2)), name=f"p{len(self.net.nodes)}"))
         elif choice == "attention" and self.kinds.attention:
             self.events.append(self.attention(x))

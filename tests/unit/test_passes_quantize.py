@@ -42,9 +42,9 @@ def spikes(timesteps: int = 2) -> tuple[Net, str]:
 def test_the_passes_in_order() -> None:
     names = [p.name for p in PASSES]
     assert names == [
-        "drop-dead", "psn-banks", "fold-time", "plain-neurons", "split-neurons", "join-linear", "split-decays",
-        "fold-batch-norm", "fold-scale", "relay-factors", "fold-convs", "fold-sites", "hoist-bias", "distribute-sums",
-        "recognise-gates", "quantize",
+        "drop-dead", "pool-codes", "psn-banks", "fold-time", "plain-neurons", "split-neurons", "join-linear",
+        "split-decays", "fold-batch-norm", "fold-scale", "relay-factors", "fold-convs", "fold-sites", "hoist-bias",
+        "distribute-sums", "recognise-gates", "quantize",
     ]  # fmt: skip
     seen: list[str] = []
     graph = random_graph(3)
@@ -109,11 +109,6 @@ def counts(extra: str) -> Graph:
     return net.readout(net.lif(y, "last", **attrs, **({"bias": net.array(0.1, 3)} if extra == "bias" else {})))
 
 
-def pooled_codes() -> Graph:
-    net, s = spikes()
-    return net.readout(net.pool(net.levels(net.conv(s, 3), "codes")))
-
-
 def direct() -> Graph:
     net = Net(1)
     return net.readout(net.lif(net.input(2, 3, 3), "first"))
@@ -139,7 +134,6 @@ REFUSED = [
     (counts, {"extra": "negative"}, "counts of '%attn3' are scaled by -0.125; a factor above 0 is lowered"),
     (counts, {"extra": "bias"}, "neuron 'last' reads counts and has a bias; not lowered"),
     (counts, {"extra": "readout"}, "readout 'head' reads counts; only lif and multilevel are lowered"),
-    (pooled_codes, {}, "max-pool on multi-level spikes after 'codes' is not lowered"),
     (direct, {}, "neuron 'first' reads real values ('%input0'); put a convolution between"),
 ]
 

@@ -12,6 +12,7 @@ from nmc_compiler.graph import Attr, Graph, Kind, Node, Ref, Use, label
 from nmc_compiler.passes.base import derived, drop_attrs
 from nmc_compiler.passes.counts import CountNeuron
 from nmc_compiler.passes.lasting_tables import LastingTable
+from nmc_compiler.passes.pool_codes import pool_name
 
 GRAIN = 64  # membrane units per synaptic unit: currents and thresholds are shifted left by 6
 GEOMETRY: tuple[str, ...] = ("stride", "pad", "dilation", "groups")
@@ -121,10 +122,6 @@ class IntegerForm:
     def _int_maxpool2d(self, node: Node) -> list[Node]:
         if node.type.kind is Kind.CURRENT:
             return [node]
-        if node.type.kind is Kind.GRADED:
-            raise LoweringError(
-                f"max-pool on multi-level spikes after '{label(self.by_id[node.operands[0]])}' is not lowered"
-            )
         source = self.by_id[node.operands[0]]
         window = Node(
             f"{node.id}.in",
@@ -133,12 +130,7 @@ class IntegerForm:
             {**node.attrs, "mode": derived("window"), "shift": derived(1)},
             node.type,
         )
-        return [window, self._gate(node, window.id, 1, "pool", node.name or self._pool_name(node, source))]
-
-    def _pool_name(self, node: Node, source: Node) -> str:
-        """After what is pooled; a second pool of it is told apart by its node."""
-        first = next(n for n in self.graph if n.op == "maxpool2d" and not n.name and n.operands == node.operands)
-        return f"{label(source)}.pool" + ("" if first is node else f".{node.id}")
+        return [window, self._gate(node, window.id, 1, "pool", node.name or pool_name(self.graph, node, source))]
 
     def _int_mul(self, node: Node) -> list[Node]:
         """AND: two one-to-one synapses of weight 2 against a threshold of 3."""

@@ -23,6 +23,7 @@ from nmc_compiler.passes.hoist_bias import HoistBias
 from nmc_compiler.passes.host_partition import ALLOW, refuse
 from nmc_compiler.passes.join_linear import JoinLinear
 from nmc_compiler.passes.plain_neurons import APPROXIMATIONS, PlainNeurons
+from nmc_compiler.passes.pool_codes import PoolCodes
 from nmc_compiler.passes.psn_banks import PsnBanks
 from nmc_compiler.passes.quantize import Quantize
 from nmc_compiler.passes.quantize_all import QuantizeAll
@@ -34,6 +35,7 @@ from nmc_compiler.target import Target
 
 PASSES: tuple[type, ...] = (
     DropDead,
+    PoolCodes,
     PsnBanks,
     FoldTime,
     PlainNeurons,
