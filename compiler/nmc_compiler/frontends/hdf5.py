@@ -106,7 +106,7 @@ class Hdf5Group:
         if array.dtype.kind == "u" and array.dtype.itemsize == 8 and array.size and array.max() >= 1 << 63:
             raise self.wrong(name, f"has the value {array.max()}, which is beyond 63 bits")
         if array.dtype.kind == "f":
-            bad = (array != np.floor(array)) | (np.abs(array) > WHOLE)
+            bad = (array != np.floor(array)) | (np.abs(array.astype(np.float64)) > WHOLE)
             if bad.any():
                 raise self.wrong(
                     name, f"has {int(bad.sum())} values that are not whole numbers, the first {array[bad].flat[0]:g}"

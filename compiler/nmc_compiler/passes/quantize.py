@@ -389,14 +389,14 @@ class Quantizer:
         key = f"{self._weight_key(conv)}@{cls.index}"
         self.tensors.setdefault(key, mantissa)
         error = mantissa.astype(np.float64) * (2.0**shift / scale) / gain - weight
-        power = math.sqrt(float(np.mean(weight**2))) or 1.0
+        power = math.sqrt(float(np.mean(weight**2))) if weight.size else 0.0  # a table may have no synapses
         self.report.add(
             "quantize", label(conv), kind="weights", scale=scale, shift=shift, bits=self.options.weight_bits,
             channels_per_bin=np.bincount(bins).tolist(),
             largest=float(np.abs(weight).max(initial=0.0)), worst_error=float(np.abs(error).max(initial=0.0)),
             least=float(weight.min(initial=0.0)), greatest=float(weight.max(initial=0.0)),
             mean_error=float(np.abs(error).mean()) if error.size else 0.0,
-            rms_error_relative=math.sqrt(float(np.mean(error**2))) / power,
+            rms_error_relative=math.sqrt(float(np.mean(error**2))) / power if power else 0.0,
         )  # fmt: skip
         return {"key": key, "shift": shift, "exact": not error.any()}
 
