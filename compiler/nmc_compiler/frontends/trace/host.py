@@ -24,6 +24,7 @@ from nmc_compiler.frontends.trace.host_values import (
     split,
 )
 from nmc_compiler.frontends.trace.places import owners, rearranged
+from nmc_compiler.frontends.trace.steps import and_not
 from nmc_compiler.frontends.trace.tape import LOCAL, MASK, Tape, Value, constant
 from nmc_compiler.frontends.trace.timesteps import find_axes
 from nmc_compiler.graph.types import Kind
@@ -62,8 +63,8 @@ def _rsub(tracer: Any, a: Any, b: Any, alpha: float = 1) -> Any:
 def _mul(tracer: Any, a: Any, b: Any) -> Any:
     if is_traced(a) and is_traced(b):
         kinds = kinds_of(tracer, a) | kinds_of(tracer, b)
-        if kinds <= {Kind.SPIKE, Kind.GRADED}:
-            return NotImplemented
+        if kinds <= {Kind.SPIKE, Kind.GRADED} or and_not(tracer.tape, tracer.addr(a), tracer.addr(b)) is not None:
+            return NotImplemented  # a gate
         made = binary(tracer, "mul", a, b)
         for codes, factor in ((a, b), (b, a)):
             events = kinds_of(tracer, codes) <= {Kind.SPIKE, Kind.GRADED}

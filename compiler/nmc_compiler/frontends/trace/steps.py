@@ -1,4 +1,4 @@
-"""Neurons written with plain functions: round(clamp(x)), floor(clamp(x) + 1/2), x >= theta."""
+"""Neurons written with plain functions: round(clamp(x)), floor(clamp(x) + 1/2), x >= theta, a (1 - b) of spikes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from nmc_compiler.errors import FrontendError
-from nmc_compiler.frontends.trace.ops import Addr, at
+from nmc_compiler.frontends.trace.ops import Addr, add, affine, at
 from nmc_compiler.frontends.trace.places import Layout, layout, sample_shape, whole
-from nmc_compiler.frontends.trace.tape import Tape, Value
+from nmc_compiler.frontends.trace.tape import LOCAL, MASK, NOTHING, Tape, Value
 from nmc_compiler.frontends.trace.timesteps import find_axes
 from nmc_compiler.graph.types import Kind
 
@@ -90,3 +90,34 @@ def compare(tape: Tape, x: Addr, threshold: np.ndarray, how: str) -> Addr:
         )
         results.append(at(made, local))
     return axes.join(results)
+
+
+def and_not(tape: Tape, a: Addr, b: Addr) -> Addr | None:
+    """a (1 - b) of spikes, in either order: a neuron that keeps nothing fires where a - b is 1. None for others.
+
+    The residual IAND of SEW ResNet (Fang et al. 2021, table 1).
+    """
+    for plain, inverse in ((a, b), (b, a)):
+        spikes = _inverted(tape, inverse)
+        if spikes is not None and _all_spikes(tape, plain):
+            return compare(tape, add(tape, plain, affine(tape, "scale", spikes, np.array(-1.0))), np.array(0.5), "gt")
+    return None
+
+
+def _all_spikes(tape: Tape, addr: Addr) -> bool:
+    return all(number >= 0 and tape.values[number].kind is Kind.SPIKE for number in np.unique(addr >> LOCAL))
+
+
+def _inverted(tape: Tape, addr: Addr) -> Addr | None:
+    """Addresses of spikes where the given ones are of 1 - them."""
+    if (addr == NOTHING).any():
+        return None
+    source = np.empty_like(addr)
+    for number in np.unique(addr >> LOCAL):
+        value = tape.values[number]
+        below = tape.values[value.operands[0]] if value.op == "bias" and value.attr("by") == 1.0 else value
+        if below.op != "scale" or below is value or below.attr("by") != -1.0:
+            return None
+        here = (addr >> LOCAL) == number
+        source[here] = (np.int64(below.operands[0]) << LOCAL) + (addr[here] & MASK)
+    return source if _all_spikes(tape, source) else None

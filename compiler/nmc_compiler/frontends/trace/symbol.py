@@ -288,7 +288,9 @@ def _neg(tracer: Any, x: Symbol) -> Symbol:
 
 def _mul(tracer: Any, a: Any, b: Any) -> Any:
     if isinstance(a, Symbol) and isinstance(b, Symbol):
-        return tracer.symbol(ops.multiply(tracer.tape, tracer.addr(a), tracer.addr(b)), a)
+        operands = (tracer.tape, tracer.addr(a), tracer.addr(b))
+        both = steps.and_not(*operands)
+        return tracer.symbol(ops.multiply(*operands) if both is None else both, a)
     x, numbers = (a, b) if isinstance(a, Symbol) else (b, a)
     return tracer.affine("scale", x, numbers)
 

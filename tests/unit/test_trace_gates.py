@@ -1,0 +1,109 @@
+"""Spikes joined with spikes, as the residuals of SEW ResNet do it (Fang et al. 2021), and pools of codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs PyTorch: pip install '.[torch]'")
+
+from torch import Tensor, nn  # noqa: E402
+from traced_nets import Lif, compare, images_of, settle  # noqa: E402
+
+import nmc  # noqa: E402
+from nmc_compiler.errors import FrontendError  # noqa: E402
+from nmc_compiler.graph.interpret import Interpretation, interpret  # noqa: E402
+from nmc_emulator import run  # noqa: E402
+
+Join = Callable[[Tensor, Tensor], Tensor]
+JOINS: dict[str, Join] = {
+    "ADD": lambda x, y: x + y,
+    "AND": lambda x, y: x * y,
+    "IAND": lambda x, y: x * (1.0 - y),
+    "IAND, the other": lambda x, y: (1 - x) * y,
+    "IAND of a negative": lambda x, y: (-y + 1) * x,
+    "IAND of a channel": lambda x, y: x * (1.0 - y[:, :, :1]),
+}
+
+
+class Block(nn.Module):
+    def __init__(self, join: Join) -> None:
+        super().__init__()
+        self.conv, self.one, self.conv2, self.two, self.join = (
+            nn.Conv2d(1, 4, 3),
+            Lif(),
+            nn.Conv2d(4, 4, 1),
+            Lif(),
+            join,
+        )
+        self.head = nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.one(self.conv(x).unsqueeze(0).repeat(3, 1, 1, 1, 1))
+        b = self.two(self.conv2(a.flatten(0, 1)).unflatten(0, a.shape[:2]))
+        return self.head(self.join(a, b).flatten(2)).mean(0)
+
+
+def down_to_the_emulator(net: nn.Module, x: Tensor) -> Interpretation:
+    """Spikes are PyTorch's; integers are those of both engines. The float graph's codes."""
+    imported, got = compare(net, x)
+    compiled, images = nmc.compile(net, x), images_of(imported, x)
+    truth = interpret(compiled.int_graph, images, record="all")
+    for engine in ("layers", "ticks"):
+        found = run(compiled.program, images, record="all", engine=engine)
+        assert truth.raw_logits is not None and np.array_equal(found.logits_int, truth.raw_logits)
+        for name, codes in truth.codes.items():
+            assert np.array_equal(np.moveaxis(found.codes[name], 1, 0), codes), name
+    return got
+
+
+@pytest.mark.parametrize("join", JOINS)
+def test_residuals_of_spikes(join: str) -> None:
+    torch.manual_seed(2)
+    net, x = settle(Block(JOINS[join])), torch.rand(1, 1, 6, 6, dtype=torch.float64)
+    for conv in (net.conv, net.conv2):  # so that both neurons fire, and not always
+        conv.weight.data = conv.weight.data.abs() * 4  # type: ignore[operator,union-attr]
+    codes = down_to_the_emulator(net, x).codes
+    one, two = codes["one"], codes["two"]
+    assert 0 < one.mean() < 1 and 0 < two.mean() < 1
+    gates = [codes[name] for name in codes if name not in ("one", "two")]  # ADD and AND are no neurons here
+    assert len(gates) == join.startswith("IAND")
+    wanted = JOINS[join](*(torch.from_numpy(c.astype(float)) for c in (one, two))).numpy()
+    assert wanted.any() and all(np.array_equal(gate, wanted) for gate in gates)
+
+
+@pytest.mark.parametrize(
+    "join", [lambda x, y: (1 - x) * (1 - y), lambda x, y: x * (2 - y), lambda x, y: x * (1 - 0.5 * y)]
+)
+def test_other_products_are_refused(join: Join) -> None:
+    with pytest.raises(
+        FrontendError, match=r"test_trace_gates.py:\d+: multiplies current by \w+ values|multiplies spike by current"
+    ):
+        nmc.compile(settle(Block(join)), torch.rand(1, 1, 6, 6, dtype=torch.float64))
+
+
+class Codes(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.round(torch.clamp(x, 0, 4)) / 4
+
+
+class Pooled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.one, self.pool = nn.Conv2d(1, 4, 3), Codes(), nn.MaxPool2d(3, 2, 1)
+        self.conv2, self.two, self.head = nn.Conv2d(4, 4, 1), Codes(), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.pool(self.one(4 * self.conv(x)))
+        return self.head(self.two(self.pool(4 * self.conv2(a))).flatten(1))
+
+
+def test_pools_of_codes() -> None:
+    """In front of a neuron and behind one."""
+    torch.manual_seed(3)
+    net = settle(Pooled())
+    net.conv.weight.data *= 4  # type: ignore[operator,union-attr]
+    codes = down_to_the_emulator(net, torch.rand(1, 1, 8, 8, dtype=torch.float64)).codes
+    assert len(np.unique(codes["one"])) > 2 and codes["two"].any()
