@@ -126,9 +126,7 @@ def yosys_script(board: Board, parameters: Mapping[str, int], files: list[str]) 
     sources = " ".join(sorted(name for name in files if name.endswith(".sv")))
     given = " ".join(f"-chparam {name} {_literal(value)}" for name, value in sorted(parameters.items()))
     lines = [f"read_verilog -sv -DSYNTHESIS {sources}"]
-    cells = {"ecp5": "+/ecp5/cells_bb.v", "ice40": "", "xc7": "+/xilinx/cells_xtra.v"}[board.family]
-    if cells:
-        lines.append(f"read_verilog -lib {cells}")
+    lines += [f"read_verilog -lib {cells}" for cells in CELLS[board.family]]
     lines.append(f"hierarchy -check -top {board.top} {given}")
     lines += SYNTHESIS[board.family].format(top=board.top).splitlines()
     return "\n".join((*lines, "check -assert", f"tee -o stat.json stat -json{STAT[board.family]}", ""))
@@ -140,6 +138,7 @@ SYNTHESIS = {
     "ice40": "setattr -unset ram_style */m:mem\nsynth_ice40 -dsp -abc9 -device u -top {top} -json netlist.json",
     "xc7": "synth_xilinx -family xc7 -flatten -top {top}",
 }
+CELLS = {"ecp5": ["+/ecp5/cells_bb.v"], "ice40": [], "xc7": ["+/xilinx/cells_sim.v", "+/xilinx/cells_xtra.v"]}
 STAT = {"ecp5": "", "ice40": "", "xc7": " -tech xilinx"}
 
 

@@ -1,6 +1,7 @@
 """The host's end of the protocol against the device in plain Python: lines with faults, and boards that fail."""
 
 import json
+import random
 
 import numpy as np
 import pytest
@@ -249,6 +250,43 @@ def test_a_session_never_sends_an_unknown_answer_twice_under_one_number() -> Non
     assert device.items[0][0] == words.tolist()
     covered = [i for b in done for i in range(int.from_bytes(b[3:5], "little"), int.from_bytes(b[5:7], "little") + 1)]
     assert sorted(covered) == list(range(1024))  # every item exactly once
+
+
+class SlowLink(NaiveLink):
+    """Loses nothing, but now and then takes its time for a line. ``now``: seconds of its own clock."""
+
+    def __init__(self, device: NaiveDevice, seed: int, stalls: float) -> None:
+        super().__init__(device)
+        self.lines: list[bytes] = []
+        self.chance, self.stalls, self.now = random.Random(seed), stalls, 0.0
+        self.ready = 0.0  # when the first of the lines will have been dealt with
+
+    def _takes(self) -> float:
+        return self.chance.uniform(0, 0.7) if self.chance.random() < self.stalls else 0.001
+
+    def write(self, data: bytes) -> None:
+        if not self.lines:
+            self.ready = self.now + self._takes()
+        self.lines += [line + b"\0" for line in data.split(b"\0")[:-1]]
+
+    def read(self, seconds: float) -> bytes:
+        end, reply = self.now + seconds, b""
+        while self.lines and self.ready <= end and not reply:
+            self.now, reply = max(self.now, self.ready), self.device.take(self.lines.pop(0))
+            self.ready = self.now + self._takes()
+        self.now = self.now if reply else end
+        return reply
+
+
+@given(st.integers(0, 2**32), st.sampled_from([0.01, 0.1, 0.5]))
+@settings(max_examples=40, deadline=None)
+def test_a_slow_board_is_no_other_host(seed: int, stalls: float) -> None:
+    """Answers to what was sent again, and to probes, come when nobody waits for them any more."""
+    link = SlowLink(NaiveDevice(SIZES), seed, stalls)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nmc_hw.link.session.time.monotonic", lambda: link.now)
+        got, wanted = work(Board(link), seed)
+    assert got == wanted
 
 
 def test_session_before_hello_is_modest() -> None:

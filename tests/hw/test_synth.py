@@ -12,6 +12,7 @@ from nmc_hw.synth import _fits, missed, route_arguments, whole, yosys_script
 from nmc_hw.synth_boards import BOARDS, board_named, clocking, parameters_of, sizes_for
 from nmc_hw.synth_places import place, places_of
 from nmc_hw.synth_report import netlist_of, stat_of
+from nmc_hw.verilate import rtl_sources
 
 
 @pytest.mark.parametrize("board", BOARDS.values(), ids=list(BOARDS))
@@ -64,6 +65,22 @@ def cells_of(cores, blocks=4):
     words = [f"deliver.synapses.part[{p}].wide.block[{b}].ram.mem.0.0" for p in range(8) for b in range(blocks)]
     rams = [f"d.mesh.node[{c}].present.core.{part}" for c in range(cores) for part in (*inner, *words)]
     return [*rams, "d.log.ring.mem.0.0"], [f"d.mesh.node[{c}].present.core.update.e4_u_DI" for c in range(cores)]
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_every_board_is_whole_to_the_tool(name: str, tmp_path) -> None:
+    """Sources, parameters, cells of the chip: as far as yosys goes in seconds."""
+    if synth_tools.version_of(synth_tools.YOSYS) is None:
+        pytest.skip(
+            f"needs {synth_tools.YOSYS.name}: pip install {synth_tools.YOSYS.name}=={synth_tools.YOSYS.version}"
+        )
+    board = BOARDS[name]
+    _, parameters = parameters_of(board, sizes_for(board), board.clock)
+    for path in (*rtl_sources(), *board.files()):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    lines = yosys_script(board, {**parameters, "BUILD": 1}, synth.list_sources(tmp_path)).splitlines()
+    (tmp_path / "check.ys").write_text("\n".join(line for line in lines if line.startswith(("read_", "hierarchy"))))
+    synth_tools.run_tool("yosys", ["-q", "-s", "check.ys"], tmp_path)
 
 
 def test_every_core_gets_a_quarter_of_the_chip(tmp_path) -> None:

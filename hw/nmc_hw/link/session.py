@@ -20,6 +20,7 @@ FIRST_WAIT, LEAST_WAIT, MOST_WAIT = 0.5, 0.02, 1.0  # seconds for a reply
 GROW_AFTER = 16  # requests in a row without loss before frames become longer
 LEAST_PAYLOAD = 16
 MOST_NOISE = 1 << 14  # bytes without progress
+PROBES = 128  # ops from here on are probes
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Session:
         self._decoder = protocol.Decoder()
         self._seq, self._nonce = 0, link.nonce
         self._wait, self._calm = FIRST_WAIT, 0
+        self._probe = 0  # of probes so far: an answer that comes late is told from that to the next
 
     @property
     def damaged(self) -> int:
@@ -159,7 +161,7 @@ class _Flight:
         self.silences = self.rounds = self.noise = 0
         self.back: list[Request] = []  # drawn, not done, and cut anew
         self.probe = 0  # op of a request that asks for nothing but which number is expected
-        self.clean = True  # nothing was sent twice: times say something
+        self.twice = 0  # of those waiting, how many have been sent twice: their times say nothing
         self.began = time.monotonic()
         self.first = self.began
         self.over = False
@@ -195,14 +197,17 @@ class _Flight:
         return min(MOST_WAIT, self.s._wait * 2**self.silences)
 
     def take(self, replies: Iterator[Reply], size: int) -> None:
+        if self.silences > 1:  # not a loss but a board that is slow: what it took is waited for from now on
+            self.s._wait = self.patience()
         self.silences, self.noise = 0, self.noise + size
         if self.noise > MOST_NOISE:
             self.noise = 0
             self._again(b"\0")
         for reply in replies:
             ahead = (reply.seq - self.s._seq - self.done) % 256
-            if self.probe and (reply.op, reply.status) == (self.probe, Status.SEQ):
-                self._probed(ahead)
+            if reply.op >= PROBES and reply.status == Status.SEQ:
+                if reply.op == self.probe:  # else it was asked long ago
+                    self._probed(ahead)
             elif reply.status in (Status.CRC, Status.SEQ):
                 self._refused(ahead)
             elif ahead < len(self.waiting) and reply.op == self.waiting[ahead][0].op:
@@ -211,7 +216,7 @@ class _Flight:
     def _answered(self, ahead: int, reply: Reply) -> None:
         if reply.status != Status.OK:
             raise LinkError(self._why(ahead, reply.status))
-        if self.clean:
+        if not self.twice:
             self.s._timed(time.monotonic() - self.began)
         self._vouched(ahead)
         self._vouched(1, reply.payload)
@@ -223,7 +228,7 @@ class _Flight:
             self.s._lossless()
         self.replies += [payload] * count
         del self.waiting[:count]
-        self.sent = max(0, self.sent - count)
+        self.sent, self.twice = max(0, self.sent - count), max(0, self.twice - count)
         self.done += count
         if count:
             self.rounds = self.noise = 0
@@ -262,8 +267,7 @@ class _Flight:
         self.s._lossy()
         self.s.losses.resent += self.sent
         self.stale = max(0, self.sent - 1) if not before else 0
-        self.sent = self.bytes = 0
-        self.clean = False
+        self.twice, self.sent, self.bytes = max(self.twice, self.sent), 0, 0
         request = self.waiting[0][0]
         if self.probe or (self.rounds > 2 and (len(request.payload) > self.s.payload or request.op == Op.READ)):
             self._send_probe()
@@ -275,11 +279,12 @@ class _Flight:
 
         Only then may requests that nothing is known of be cut into shorter ones under the same numbers.
         """
-        self.probe = 128 + (self.probe + 1) % 128
+        self.s._probe = (self.s._probe + 1) % PROBES
+        self.probe = PROBES + self.s._probe
         self.s.link.write(b"\0" + protocol.request((self.s._seq + self.done - 100) % 256, self.probe))
 
     def _probed(self, ahead: int) -> None:
-        self.probe = self.stale = 0
+        self.probe = self.stale = self.twice = 0
         if ahead > len(self.waiting):
             raise LinkError(self._lost("another host is at the same board"))
         self._vouched(ahead)
