@@ -10,6 +10,7 @@ import numpy as np
 from nmc.formula import input_of, is_masked_sum
 from nmc.work import CONNECTIONS
 from nmc_compiler.graph import Graph, Node, label
+from nmc_compiler.graph.analysis import pool_name
 from nmc_compiler.program.model import Program
 from nmc_emulator.counters import Counters
 
@@ -75,7 +76,7 @@ class _Run:
         return self.known[node.id]
 
     def _population(self, node: Node) -> _Given | None:
-        names = [self._pool(node)] if node.op == "maxpool2d" and not node.name else [node.name or node.id]
+        names = [pool_name(self.graph, node) if node.op == "maxpool2d" else node.name or node.id]
         if names[0] not in self.populations:  # a neuron that became one population for each of its parts
             names = [n for n in self.populations if n.startswith(f"{names[0]}.") and n[len(names[0]) + 1 :].isdigit()]
         found = [self.populations[name] for name in names if name in self.populations]
@@ -87,11 +88,6 @@ class _Run:
             for table in ("payload_sum", "events")
         )
         return _Given(codes, events)
-
-    def _pool(self, node: Node) -> str:
-        """The population of a pool of spikes: after what is pooled, a second pool of it by its node."""
-        first = next(n for n in self.graph if n.op == "maxpool2d" and not n.name and n.operands == node.operands)
-        return f"{label(self.by_id[node.operands[0]])}.pool" + ("" if first is node else f".{node.id}")
 
     def _made(self, node: Node) -> _Given | None:
         """What is made of the events of populations without one of its own."""

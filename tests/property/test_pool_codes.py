@@ -8,7 +8,10 @@ from graphs import Kinds, Net, flips, random_graph, random_images
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nmc.run_rates import rates_of_run
+from nmc_compiler.errors import LoweringError
 from nmc_compiler.graph import Graph, Kind, Node
+from nmc_compiler.graph.analysis import pool_name
 from nmc_compiler.graph.interpret import interpret
 from nmc_compiler.lowering import lower
 from nmc_compiler.options import CompileOptions
@@ -67,7 +70,7 @@ def test_integers_send_the_largest_code_of_a_window(drawn, engine: str) -> None:
     assert all(np.array_equal(found[name], meant[name]) for name in meant)
 
 
-@pytest.mark.parametrize("levels", [1, 3, 15, 255])
+@pytest.mark.parametrize("levels", [1, 3, 15, 255, 1023])
 def test_every_code_of_a_payload_comes_out(levels: int) -> None:
     """One-to-one from an input in eighths of the full range; the largest code and the smallest are among them."""
     net = Net(1)
@@ -78,3 +81,51 @@ def test_every_code_of_a_payload_comes_out(levels: int) -> None:
     found = run(program, images, record="all").codes
     assert np.array_equal(found["pool"], largest(found["codes"], next(n for n in graph if n.name == "pool")))
     assert found["codes"].min() == 0 and found["codes"].max() == levels
+
+
+def test_sums_are_pooled_with_as_many_levels_as_they_can_have() -> None:
+    """Each sum of the type is a bit wider; 12 sums of codes up to 4 are 52 at most, not 65,535."""
+    net = Net(1)
+    total = net.levels(net.conv(net.input(1, 4, 4), 2, 3, pad=1), "first")
+    for _ in range(12):
+        total = net.sum(total, net.levels(net.conv(total, 2, weight=0.1)))
+    graph = net.readout(net.pool(total, 2, 2, 0))
+    report = ConversionReport()
+    after = PoolCodes().apply(graph, report)
+    (told,) = report.of("pool-codes")
+    assert (told["layer"], told["levels"]) == (f"{total}.pool", 52)
+    assert flips(graph, after, random_images(graph, 1)) == 0
+    program = lower(compile_graph(graph, LOIHI, CompileOptions(), ConversionReport()), LOIHI, CompileOptions())
+    assert run(program, random_images(graph, 1), record="all").codes[f"{total}.pool"].any()
+
+
+def test_codes_without_end_are_refused() -> None:
+    net = Net(1)
+    total = net.levels(net.conv(net.input(1, 4, 4), 2, 3, pad=1), "first", 1023, 1023.0)
+    for _ in range(7):
+        total = net.sum(total, total)
+    graph = net.readout(net.pool(total, 2, 2, 0, name="pool"))
+    with pytest.raises(
+        LoweringError, match="^max-pool 'pool' reads codes up to 130944, and sends up to 65536; pool earlier$"
+    ):
+        PoolCodes().apply(graph, ConversionReport())
+
+
+@pytest.mark.parametrize("of", ["neuron", "sum", "pool", "pool of spikes"])
+def test_what_pools_send_is_known_to_the_formula(of: str) -> None:
+    """Their populations are found by the same names, whatever is pooled."""
+    net = Net(2)
+    drive = net.conv(net.input(1, 6, 6), 2, 3, pad=1, weight=0.5)
+    first = net.lif(drive, "first", theta=0.4) if of == "pool of spikes" else net.levels(drive, "first")
+    source = first if of == "neuron" else net.pool(first, 2, 1, 0)
+    source = net.sum(first, net.levels(net.conv(first, 2, weight=0.5))) if of == "sum" else source
+    pool = net.pool(source, 2, 2, 0)
+    behind = net.conv(pool, 3, weight=0.5)
+    graph = net.readout(net.levels(behind, "last"))
+    images, options = random_images(graph, 4), CompileOptions()
+    program = lower(compile_graph(graph, LOIHI, options, ConversionReport()), LOIHI, options)
+    result = run(program, images, record="all")
+    rates = rates_of_run(graph, program, result.counters, len(images), 2 * len(images))
+    name = pool_name(graph, graph.node(pool))
+    assert name.endswith(".pool") and "%" not in name and result.codes[name].any()
+    assert rates.means[f"%{behind}"] == pytest.approx(result.codes[name].mean())

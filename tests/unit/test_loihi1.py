@@ -86,7 +86,7 @@ def levelled(net: Net, x: str) -> str:
 REFUSED = {
     "pooled currents": (
         pooled, {}, f"current pool, which target 'loihi1' has not ({BRIEF}); "
-        "train with pooling on spikes, or choose a target that has it",
+        "train with pooling on plain spikes, or choose a target that has it",
     ),
     "attention": (
         attended, {}, "dynamic synapse, which target 'loihi1' has not (nmc, for want of any publication); "

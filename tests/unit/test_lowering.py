@@ -472,7 +472,7 @@ WAYS_OUT = {
     ),
     "current_pool": (
         "'maxpool2d10' needs current pool, which target 'loihi2' has not (a test); "
-        "train with pooling on spikes, or choose a target that has it"
+        "train with pooling on plain spikes, or choose a target that has it"
     ),
     "stream_accumulator": (
         "'s1' needs stream accumulator, which target 'loihi2' has not (a test); compile with --residual duplicate"

@@ -18,7 +18,7 @@ from nmc_compiler.passes.pipeline import PASSES, compile_graph, passes_for
 from nmc_compiler.passes.quantize import Quantize
 from nmc_compiler.passes.quantize_all import QuantizeAll
 from nmc_compiler.passes.report import ConversionReport
-from nmc_compiler.passes.scales import WeightRange, scale_classes, static_bound
+from nmc_compiler.passes.scales import WeightRange, best_scale, scale_classes, static_bound
 from nmc_compiler.target import Target, load_target
 from nmc_emulator import run
 
@@ -279,6 +279,13 @@ def test_weight_ranges() -> None:
     mantissa, shift = allowed.quantise(np.array([254.0, -1.0, 3.0, 5.0]), 1.0)
     assert shift == 1 and mantissa.tolist() == [127, 0, 2, 2]  # 1/2, 3/2 and 5/2 go to even
     assert allowed.quantise(np.array([254.001]), 1.0)[1] == 2
+
+
+def test_a_table_without_synapses_does_not_move_the_scale() -> None:
+    weight, candidates = np.random.default_rng(0).normal(size=(4, 3)), np.arange(50.0, 90.0)
+    allowed = Quantize().weights
+    assert best_scale([np.zeros(0), weight], candidates, allowed) == best_scale([weight], candidates, allowed)
+    assert best_scale([np.zeros(0)], candidates, allowed) == 89.0
 
 
 def test_the_static_bound_is_what_the_worst_input_gives() -> None:

@@ -135,6 +135,11 @@ def test_bad_prices_are_told_by_line(tmp_path, old: str, new: str, below: int, t
     assert f"  F:{AT_SYNOP + below}: {text}" in told
 
 
+def test_text_that_is_no_number_gets_no_advice(tmp_path) -> None:
+    told = refusal(tmp_path, MINE.replace("value: 2.0", "value: .e3"))
+    assert told.endswith(f"{NUMBER}, got '.e3'")
+
+
 def test_other_bad_files(tmp_path) -> None:
     told = refusal(tmp_path, MINE.replace("axon_in, ", "axon_in, axon_in, "))
     assert "axon_in is in unpriced and given a second time; keep one" in told

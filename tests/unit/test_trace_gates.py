@@ -14,7 +14,9 @@ from traced_nets import Lif, compare, images_of, settle  # noqa: E402
 
 import nmc  # noqa: E402
 from nmc_compiler.errors import FrontendError  # noqa: E402
+from nmc_compiler.graph.analysis import populations  # noqa: E402
 from nmc_compiler.graph.interpret import Interpretation, interpret  # noqa: E402
+from nmc_compiler.graph.registry import op_spec  # noqa: E402
 from nmc_emulator import run  # noqa: E402
 
 Join = Callable[[Tensor, Tensor], Tensor]
@@ -74,14 +76,39 @@ def test_residuals_of_spikes(join: str) -> None:
     assert wanted.any() and all(np.array_equal(gate, wanted) for gate in gates)
 
 
-@pytest.mark.parametrize(
-    "join", [lambda x, y: (1 - x) * (1 - y), lambda x, y: x * (2 - y), lambda x, y: x * (1 - 0.5 * y)]
-)
-def test_other_products_are_refused(join: Join) -> None:
-    with pytest.raises(
-        FrontendError, match=r"test_trace_gates.py:\d+: multiplies current by \w+ values|multiplies spike by current"
-    ):
-        nmc.compile(settle(Block(join)), torch.rand(1, 1, 6, 6, dtype=torch.float64))
+OTHERS: dict[str, Join] = {
+    "neither": lambda x, y: (1 - x) * (1 - y),
+    "of two": lambda x, y: x * (2 - y),
+    "of a half": lambda x, y: x * (1 - 0.5 * y),
+    "of a sum": lambda x, y: x * (1 - (x + y)),
+    "a sum": lambda x, y: (x + y) * (1 - x),
+    "of codes": lambda x, y: x * (1 - (x + y).clamp(0, 2).round() / 2),
+    "codes": lambda x, y: (x + y).clamp(0, 2).round() / 2 * (1 - x),
+}
+
+
+@pytest.mark.parametrize("join", OTHERS)
+def test_other_products_are_refused(join: str) -> None:
+    """Above all those with codes of several levels, where a - b says nothing of a (1 - b)."""
+    told = r"test_trace_gates.py:\d+.*: multiplies \w+ by \w+ values; only spikes can be multiplied"
+    with pytest.raises(FrontendError, match=told):
+        nmc.compile(settle(Block(OTHERS[join])), torch.rand(1, 1, 6, 6, dtype=torch.float64))
+
+
+def test_a_gate_does_not_go_to_the_host() -> None:
+    net, x = settle(Block(JOINS["IAND"])), torch.rand(1, 1, 6, 6, dtype=torch.float64)
+    graph = nmc.compile(net, x, allow=("host",)).graphs["float"]
+    assert not [n.op for n in graph if op_spec(n.op).host] and len(populations(graph)) == 3
+
+
+def test_an_inverse_that_is_padded_is_refused() -> None:
+    """Beyond the edge it is 0, where no spike has been inverted."""
+    pad = nn.functional.pad
+    join = lambda x, y: pad(x, (1, 1)) * pad(1 - y, (1, 1))  # noqa: E731
+    net = settle(Block(join))
+    net.head = nn.Linear(96, 3).double()
+    with pytest.raises(FrontendError, match="multiplies"):
+        nmc.compile(net, torch.rand(1, 1, 6, 6, dtype=torch.float64))
 
 
 class Codes(nn.Module):
@@ -107,3 +134,26 @@ def test_pools_of_codes() -> None:
     net.conv.weight.data *= 4  # type: ignore[operator,union-attr]
     codes = down_to_the_emulator(net, torch.rand(1, 1, 8, 8, dtype=torch.float64)).codes
     assert len(np.unique(codes["one"])) > 2 and codes["two"].any()
+
+
+class Pooled1d(nn.Module):
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.conv, self.one, self.head, self.how = nn.Conv1d(2, 4, 3), Codes(), nn.Linear(12, 3), how
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.one(4 * self.conv(x))
+        if self.how == "indices":
+            a, where = nn.functional.max_pool1d(a, 2, return_indices=True)
+            return self.head(where.double().flatten(1))
+        return self.head(nn.functional.max_pool1d(a, 2).flatten(1))
+
+
+def test_pools_in_one_dimension() -> None:
+    torch.manual_seed(3)
+    x = torch.rand(1, 2, 8, dtype=torch.float64)
+    assert down_to_the_emulator(settle(Pooled1d("")), x).codes["one"].any()
+    with pytest.raises(
+        FrontendError, match=r"test_trace_gates.py:\d+.*: uses the indices of a max-pool; only its values are lowered"
+    ):
+        nmc.compile(settle(Pooled1d("indices")), x)

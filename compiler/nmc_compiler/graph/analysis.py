@@ -5,7 +5,7 @@ from __future__ import annotations
 import networkx as nx
 
 from nmc_compiler.errors import LoweringError
-from nmc_compiler.graph.graph import Graph, Node
+from nmc_compiler.graph.graph import Graph, Node, label
 from nmc_compiler.graph.registry import op_spec
 
 CONVOLUTIONS = ("conv2d", "sparse_conv3d")  # weights [out, in, taps...] that positions share
@@ -49,3 +49,12 @@ def is_neuron(node: Node) -> bool:
 def populations(graph: Graph) -> list[Node]:
     """Neurons that emit events, in graph order."""
     return [n for n in graph if is_neuron(n) and n.type.is_event]
+
+
+def pool_name(graph: Graph, pool: Node) -> str:
+    """Population that a max-pool of events becomes: after what is pooled; a second pool of it is told by its node."""
+    if pool.name:
+        return pool.name
+    first = next(n for n in graph if n.op == "maxpool2d" and not n.name and n.operands == pool.operands)
+    source = label(graph.node(pool.operands[0])).lstrip("%")
+    return f"{source}.pool" + ("" if first.id == pool.id else f".{pool.id}")

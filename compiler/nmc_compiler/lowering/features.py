@@ -12,7 +12,7 @@ from nmc_compiler.target import Target
 WAY_OUT = {
     "dynamic_synapse": "choose a target that has it",
     "active_sites": "choose a target that has them",
-    "current_pool": "train with pooling on spikes, or choose a target that has it",
+    "current_pool": "train with pooling on plain spikes, or choose a target that has it",
     "stream_accumulator": "compile with --residual duplicate",
     "multi_level_neuron": "choose a target that has it",
     "microcoded_neuron": "choose a target that has it",

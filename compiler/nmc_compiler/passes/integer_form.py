@@ -9,10 +9,10 @@ import numpy as np
 
 from nmc_compiler.errors import LoweringError
 from nmc_compiler.graph import Attr, Graph, Kind, Node, Ref, Use, label
+from nmc_compiler.graph.analysis import pool_name
 from nmc_compiler.passes.base import derived, drop_attrs
 from nmc_compiler.passes.counts import CountNeuron
 from nmc_compiler.passes.lasting_tables import LastingTable
-from nmc_compiler.passes.pool_codes import pool_name
 
 GRAIN = 64  # membrane units per synaptic unit: currents and thresholds are shifted left by 6
 GEOMETRY: tuple[str, ...] = ("stride", "pad", "dilation", "groups")
@@ -122,7 +122,6 @@ class IntegerForm:
     def _int_maxpool2d(self, node: Node) -> list[Node]:
         if node.type.kind is Kind.CURRENT:
             return [node]
-        source = self.by_id[node.operands[0]]
         window = Node(
             f"{node.id}.in",
             "map",
@@ -130,7 +129,7 @@ class IntegerForm:
             {**node.attrs, "mode": derived("window"), "shift": derived(1)},
             node.type,
         )
-        return [window, self._gate(node, window.id, 1, "pool", node.name or pool_name(self.graph, node, source))]
+        return [window, self._gate(node, window.id, 1, "pool", pool_name(self.graph, node))]
 
     def _int_mul(self, node: Node) -> list[Node]:
         """AND: two one-to-one synapses of weight 2 against a threshold of 3."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from nmc_compiler.errors import LoweringError
 from nmc_compiler.graph import Graph, Kind, Node, Use, label, rebuild
+from nmc_compiler.graph.analysis import pool_name
 from nmc_compiler.passes.base import derived, stored
 from nmc_compiler.passes.regions import by_class, is_general
 from nmc_compiler.passes.report import ConversionReport
@@ -253,8 +254,7 @@ class _Rewriter:
             raise LoweringError(f"max-pool '{label(node)}' reads {source.type}; only plain spikes can be pooled so")
         window = replace(node, id=f"{node.id}.in", op="sumpool2d", name="")
         attrs = {"beta": 0.0, "theta": 0.5, "reset": "hard", "compare": "gt"}
-        name = node.name or f"{label(source)}.pool.{node.id}"
-        gate = replace(node, op="neuron", name=name, inputs=(Use(window.id),))
+        gate = replace(node, op="neuron", name=pool_name(self.graph, node), inputs=(Use(window.id),))
         return [window, replace(gate, attrs={k: derived(v) for k, v in attrs.items()})]
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
-from nmc_compiler.graph import Graph, Kind, Node, Use, label, rebuild
+from nmc_compiler.errors import LoweringError
+from nmc_compiler.graph import Graph, Kind, Node, Use, ValueType, rebuild
+from nmc_compiler.graph.analysis import pool_name
 from nmc_compiler.passes.base import derived, stored
 from nmc_compiler.passes.gates import event_norm
 from nmc_compiler.passes.report import ConversionReport
+
+MOST_LEVELS = 1 << 16  # more than any chip's payload; thresholds are a table
+PASSED_ON = ("add", "sum_positions", "take", "reshape", "delay", "maxpool2d")  # events of others
 
 
 @dataclass(frozen=True)
@@ -30,29 +36,37 @@ class PoolCodes:
             pooled = node.op == "maxpool2d" and node.type.kind is Kind.GRADED
             nodes += _pooled(graph, node, by_id, tensors) if pooled else [node]
             if pooled:
-                report.add(self.name, label(nodes[-1]), neurons=int(np.prod(node.type.shape)), levels=_levels(node))
+                made = nodes[-1]
+                report.add(self.name, made.name, neurons=math.prod(made.type.shape), levels=made.attr("levels"))
         return rebuild(graph, nodes, tensors) if len(nodes) > len(by_id) else graph
 
 
 def _pooled(graph: Graph, node: Node, by_id: dict[str, Node], tensors: dict[str, np.ndarray]) -> list[Node]:
-    source, norm = by_id[node.operands[0]], event_norm(node, by_id)
-    name = (node.name or pool_name(graph, node, source)).lstrip("%")
-    channels, current = source.type.shape[0], replace(source.type, kind=Kind.CURRENT, bits=0)
-    one = stored(tensors, f"{name}.one", np.ones((channels, 1, 1, 1)))
-    read = Node(f"{node.id}.in", "conv2d", node.inputs, {"weight": one, "groups": derived(channels)}, current)
-    largest = replace(
-        node, id=f"{node.id}.max", name="", inputs=(Use(read.id),), type=replace(node.type, kind=Kind.CURRENT, bits=0)
-    )
-    levels = {"levels": derived(_levels(node)), "rounding": derived("half_even")}
-    attrs = levels | {"norm": derived(norm), "gain": derived(norm)}
-    return [read, largest, Node(node.id, "multilevel", (Use(largest.id),), attrs, node.type, name)]
+    source, norm, name = by_id[node.operands[0]], event_norm(node, by_id), pool_name(graph, node)
+    most = _largest(source, by_id, {})
+    if most > MOST_LEVELS:
+        raise LoweringError(f"max-pool '{name}' reads codes up to {most}, and sends up to {MOST_LEVELS}; pool earlier")
+    current = ValueType(Kind.CURRENT, source.type.shape)
+    one = stored(tensors, f"{name}.one", np.ones((source.type.shape[0], 1, 1, 1)))
+    attrs = {"weight": one, "groups": derived(source.type.shape[0])}
+    read = Node(f"{node.id}.codes", "conv2d", node.inputs, attrs, current, f"{name}.codes")
+    pooled = replace(current, shape=node.type.shape)
+    largest = replace(node, id=f"{node.id}.max", name="", inputs=(Use(read.id),), type=pooled)
+    levels = {"levels": derived(most), "rounding": derived("half_even"), "norm": derived(norm), "gain": derived(norm)}
+    return [read, largest, Node(node.id, "multilevel", (Use(largest.id),), levels, node.type, name)]
 
 
-def _levels(node: Node) -> int:
-    return (1 << node.type.bits) - 1
-
-
-def pool_name(graph: Graph, node: Node, source: Node) -> str:
-    """After what is pooled; a second pool of it is told apart by its node."""
-    first = next(n for n in graph if n.op == "maxpool2d" and not n.name and n.operands == node.operands)
-    return f"{label(source)}.pool" + ("" if first is node else f".{node.id}")
+def _largest(node: Node, by_id: dict[str, Node], known: dict[str, int]) -> int:
+    """The largest code that events can have."""
+    if node.id in known:
+        return known[node.id]
+    known[node.id] = most = int(node.attr("levels", (1 << max(node.type.bits, 1)) - 1))  # a loop reads that of itself
+    below = [_largest(by_id[i], by_id, known) for i in node.operands] if node.op in PASSED_ON else []
+    if node.op == "add":
+        most = sum(below)
+    elif node.op == "sum_positions":
+        most = below[0] * math.prod(by_id[node.operands[0]].type.shape[1:])
+    elif below:
+        most = max(below)
+    known[node.id] = most
+    return most

@@ -129,7 +129,7 @@ class WeightRange:
 def best_scale(weights: list[np.ndarray], candidates: np.ndarray, allowed: WeightRange) -> float:
     """The candidate with the least summed squared weight error relative to each layer's own power."""
     weights = [w for w in weights if w.size]  # a part of a table may have no synapses
-    best, best_cost = float(candidates[-1]), np.inf
+    best, best_cost = float(candidates[-1]), np.inf if weights else 0.0
     power = [float(np.mean(w**2)) or 1.0 for w in weights]
     for scale in candidates:
         cost = sum(allowed.error(w, float(scale)) / p for w, p in zip(weights, power, strict=True))

@@ -23,7 +23,7 @@ MAX_PROBLEMS = 8  # shown of one file
 TARGETS = Path(__file__).parent
 
 _TAG = "tag:yaml.org,2002:"
-_NUMBER = re.compile(r"([-+]?)(\d*)(\.\d*)?[eE]([-+]?)(\d+)")
+_NUMBER = re.compile(r"([-+]?)(?=\.?\d)(\d*)(\.\d*)?[eE]([-+]?)(\d+)")
 _PLAIN = {_TAG + kind for kind in ("map", "seq", "str", "int", "float", "bool", "null")}
 
 M = TypeVar("M", bound=BaseModel)

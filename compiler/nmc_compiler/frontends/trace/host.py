@@ -63,8 +63,10 @@ def _rsub(tracer: Any, a: Any, b: Any, alpha: float = 1) -> Any:
 def _mul(tracer: Any, a: Any, b: Any) -> Any:
     if is_traced(a) and is_traced(b):
         kinds = kinds_of(tracer, a) | kinds_of(tracer, b)
-        if kinds <= {Kind.SPIKE, Kind.GRADED} or and_not(tracer.tape, tracer.addr(a), tracer.addr(b)) is not None:
-            return NotImplemented  # a gate
+        if kinds <= {Kind.SPIKE, Kind.GRADED}:
+            return NotImplemented
+        if (gate := and_not(tracer.tape, tracer.addr(a), tracer.addr(b))) is not None:
+            return tracer.symbol(gate, a)
         made = binary(tracer, "mul", a, b)
         for codes, factor in ((a, b), (b, a)):
             events = kinds_of(tracer, codes) <= {Kind.SPIKE, Kind.GRADED}

@@ -407,22 +407,28 @@ def _two(value: Any, default: Any = None) -> tuple[int, int]:
 
 def _max_pool(
     tracer: Any, x: Symbol, kernel: Any, stride: Any = (), pad: Any = 0, dilation: Any = 1, ceil_mode: bool = False
-) -> tuple[Symbol, None]:
+) -> tuple[Symbol, Symbol]:
     size = _two(kernel)
     step = _two(stride) if stride else size
     made = pools.max_pool(tracer.tape, tracer.addr(x), size, step, _two(pad), _two(dilation), ceil_mode)
-    return tracer.symbol(made, x), None
+    return tracer.symbol(made, x), _indices(tracer, made, x)
 
 
 def _max_pool3d(
     tracer: Any, x: Symbol, kernel: Any, stride: Any = (), pad: Any = 0, dilation: Any = 1, ceil_mode: bool = False
-) -> tuple[Symbol, None]:
+) -> tuple[Symbol, Symbol]:
     """A pool over the last two axes alone, written as one over three."""
     size, step, edge, wide = (_three(v) for v in (kernel, stride or kernel, pad, dilation))
     if (size[0], step[0], edge[0]) != (1, 1, 0) or x.ndim != 5:
         raise FrontendError(tracer.refusal("aten.max_pool3d over three axes"))
     made = pools.max_pool(tracer.tape, tracer.addr(x), size[1:], step[1:], edge[1:], wide[1:], ceil_mode)  # type: ignore[arg-type]
-    return tracer.symbol(made, x), None
+    return tracer.symbol(made, x), _indices(tracer, made, x)
+
+
+def _indices(tracer: Any, pooled: np.ndarray, x: Symbol) -> Symbol:
+    """Where the largest values are, which PyTorch gives whether asked or not: refused only where they are used."""
+    why = f"{tracer.tape.line()}: uses the indices of a max-pool; only its values are lowered"
+    return tracer.symbol(ops.elementwise(tracer.tape, "refused", pooled, Kind.REAL, why=why), x, torch.int64)
 
 
 def _three(value: Any) -> tuple[int, ...]:
