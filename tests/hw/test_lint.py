@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nmc_hw.synth_tools import YOSYS, run_tool, version_of
+from boards import needs_yosys
+from nmc_hw.synth_tools import run_tool
 from nmc_hw.verilate import TOOL, find_verilator
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,8 +64,7 @@ def test_slang_would_find_two_drivers(tmp_path) -> None:
 @pytest.mark.parametrize("parts", [("nc_cobs_rx", "nc_crc32", "nc_ram"), ("nc_router", "nc_fifo", "nc_lutram")])
 def test_yosys_finds_no_loops_and_no_undriven_wires(tmp_path, parts) -> None:
     """Of two parts; `nmc synth` runs the same check on every netlist it makes."""
-    if version_of(YOSYS) is None:
-        pytest.skip(f"needs {YOSYS.name}: pip install {YOSYS.name}=={YOSYS.version}")
+    needs_yosys()
     for part in parts:
         shutil.copy(ROOT / "hw" / "rtl" / f"{part}.sv", tmp_path)
     files = " ".join(f"{part}.sv" for part in parts)

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from boards import needs_yosys
 from nmc.cli import main
 from nmc_compiler.errors import CapacityError, LinkError, NmcError, ToolNotFound, UsageError
 from nmc_hw import program, synth, synth_tools
@@ -70,10 +71,7 @@ def cells_of(cores, blocks=4):
 @pytest.mark.parametrize("name", BOARDS)
 def test_every_board_is_whole_to_the_tool(name: str, tmp_path) -> None:
     """Sources, parameters, cells of the chip: as far as yosys goes in seconds."""
-    if synth_tools.version_of(synth_tools.YOSYS) is None:
-        pytest.skip(
-            f"needs {synth_tools.YOSYS.name}: pip install {synth_tools.YOSYS.name}=={synth_tools.YOSYS.version}"
-        )
+    needs_yosys()
     board = BOARDS[name]
     _, parameters = parameters_of(board, sizes_for(board), board.clock)
     for path in (*rtl_sources(), *board.files()):

@@ -190,14 +190,14 @@ def test_the_same_run_gives_the_same_times_in_blocks_of_any_size(monkeypatch):
 def test_queue_is_near_cycle_on_any_program(seed, buffer_flits):
     """Local deliveries, host messages, biases, transfers and attention included; small cases, so an allowance in ns.
 
-    The bounds are those of docs/timing.md: 10 % in the sum, 30 % in a tick.
+    Half of what docs/timing.md promises; of 600 programs the worst was 2.3 % in the sum, and 8.2 % in a tick.
     """
     program = map_program(random_program(seed), seed, cores=6, parts=4)
     result = run(program, random_images(program, seed, 2), record="all")
     trace, spec = trace_of(program, result.codes, 2), NocSpec(flit_ns=1.0, buffer_flits=buffer_flits)
     queue, cycle = (simulate(program, trace, fidelity=f, profile=prices(), spec=spec) for f in ("queue", "cycle"))
-    assert abs(queue.busy.sum() - cycle.busy.sum()) <= 0.1 * cycle.busy.sum() + 10
-    assert (np.abs(queue.busy - cycle.busy) <= 0.3 * cycle.busy + 10).all()
+    assert abs(queue.busy.sum() - cycle.busy.sum()) <= 0.05 * cycle.busy.sum() + 10
+    assert (np.abs(queue.busy - cycle.busy) <= 0.15 * cycle.busy + 10).all()
     assert np.allclose(queue.link, cycle.link) and np.allclose(queue.core_synapse, cycle.core_synapse)
     assert np.array_equal(queue.packets, cycle.packets) and np.allclose(queue.core_soma, cycle.core_soma)
 

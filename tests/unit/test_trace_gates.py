@@ -10,14 +10,12 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install '.[torch]'")
 
 from torch import Tensor, nn  # noqa: E402
-from traced_nets import Lif, compare, images_of, settle  # noqa: E402
+from traced_nets import TwoLayers, down_to_the_emulator, settle  # noqa: E402
 
 import nmc  # noqa: E402
 from nmc_compiler.errors import FrontendError  # noqa: E402
 from nmc_compiler.graph.analysis import populations  # noqa: E402
-from nmc_compiler.graph.interpret import Interpretation, interpret  # noqa: E402
 from nmc_compiler.graph.registry import op_spec  # noqa: E402
-from nmc_emulator import run  # noqa: E402
 
 Join = Callable[[Tensor, Tensor], Tensor]
 JOINS: dict[str, Join] = {
@@ -30,35 +28,13 @@ JOINS: dict[str, Join] = {
 }
 
 
-class Block(nn.Module):
-    def __init__(self, join: Join) -> None:
+class Block(TwoLayers):
+    def __init__(self, join: Join, width: int = 64) -> None:
         super().__init__()
-        self.conv, self.one, self.conv2, self.two, self.join = (
-            nn.Conv2d(1, 4, 3),
-            Lif(),
-            nn.Conv2d(4, 4, 1),
-            Lif(),
-            join,
-        )
-        self.head = nn.Linear(64, 3)
+        self.head, self.join = nn.Linear(width, 3), join
 
     def forward(self, x: Tensor) -> Tensor:
-        a = self.one(self.conv(x).unsqueeze(0).repeat(3, 1, 1, 1, 1))
-        b = self.two(self.conv2(a.flatten(0, 1)).unflatten(0, a.shape[:2]))
-        return self.head(self.join(a, b).flatten(2)).mean(0)
-
-
-def down_to_the_emulator(net: nn.Module, x: Tensor) -> Interpretation:
-    """Spikes are PyTorch's; integers are those of both engines. The float graph's codes."""
-    imported, got = compare(net, x)
-    compiled, images = nmc.compile(net, x), images_of(imported, x)
-    truth = interpret(compiled.int_graph, images, record="all")
-    for engine in ("layers", "ticks"):
-        found = run(compiled.program, images, record="all", engine=engine)
-        assert truth.raw_logits is not None and np.array_equal(found.logits_int, truth.raw_logits)
-        for name, codes in truth.codes.items():
-            assert np.array_equal(np.moveaxis(found.codes[name], 1, 0), codes), name
-    return got
+        return self.head(self.join(*self.spikes(x)).flatten(2)).mean(0)
 
 
 @pytest.mark.parametrize("join", JOINS)
@@ -66,7 +42,7 @@ def test_residuals_of_spikes(join: str) -> None:
     torch.manual_seed(2)
     net, x = settle(Block(JOINS[join])), torch.rand(1, 1, 6, 6, dtype=torch.float64)
     for conv in (net.conv, net.conv2):  # so that both neurons fire, and not always
-        conv.weight.data = conv.weight.data.abs() * 4  # type: ignore[operator,union-attr]
+        conv.weight.data = conv.weight.data.abs() * 4
     codes = down_to_the_emulator(net, x).codes
     one, two = codes["one"], codes["two"]
     assert 0 < one.mean() < 1 and 0 < two.mean() < 1
@@ -104,9 +80,7 @@ def test_a_gate_does_not_go_to_the_host() -> None:
 def test_an_inverse_that_is_padded_is_refused() -> None:
     """Beyond the edge it is 0, where no spike has been inverted."""
     pad = nn.functional.pad
-    join = lambda x, y: pad(x, (1, 1)) * pad(1 - y, (1, 1))  # noqa: E731
-    net = settle(Block(join))
-    net.head = nn.Linear(96, 3).double()
+    net = settle(Block(lambda x, y: pad(x, (1, 1)) * pad(1 - y, (1, 1)), width=96))
     with pytest.raises(FrontendError, match="multiplies"):
         nmc.compile(net, torch.rand(1, 1, 6, 6, dtype=torch.float64))
 
@@ -131,7 +105,7 @@ def test_pools_of_codes() -> None:
     """In front of a neuron and behind one."""
     torch.manual_seed(3)
     net = settle(Pooled())
-    net.conv.weight.data *= 4  # type: ignore[operator,union-attr]
+    net.conv.weight.data *= 4
     codes = down_to_the_emulator(net, torch.rand(1, 1, 8, 8, dtype=torch.float64)).codes
     assert len(np.unique(codes["one"])) > 2 and codes["two"].any()
 

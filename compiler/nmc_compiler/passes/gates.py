@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from nmc_compiler.errors import LoweringError
-from nmc_compiler.graph import Graph, Node, label, rebuild
+from nmc_compiler.graph import Attr, Graph, Node, label, rebuild
 from nmc_compiler.graph.firing import MOVING
 from nmc_compiler.passes.base import derived
 from nmc_compiler.passes.lasting_tables import decays
@@ -71,6 +71,11 @@ def event_norm(node: Node, by_id: dict[str, Node]) -> float:
     if node.op == "encode":
         return float(node.attr("scale"))
     return 1.0
+
+
+def same_codes(levels: int, norm: float) -> dict[str, Attr]:
+    """Attributes of a `multilevel` that sends the codes, worth 1/norm each, that reach it as a current."""
+    return {"levels": derived(levels), "rounding": derived("half_even"), "norm": derived(norm), "gain": derived(norm)}
 
 
 def input_gain(node: Node) -> float:

@@ -19,7 +19,7 @@ from nmc_compiler.graph import Attr, Graph, Kind, Node, Use, ValueType, label, o
 from nmc_compiler.graph.analysis import is_neuron, reachable_from_output
 from nmc_compiler.graph.types import Shape
 from nmc_compiler.passes.base import derived, stored
-from nmc_compiler.passes.gates import event_norm
+from nmc_compiler.passes.gates import event_norm, same_codes
 from nmc_compiler.passes.join_linear import CONSTANT, PARAMETERS, Affine, Joiner, Term, varies
 from nmc_compiler.passes.linear_maps import Kernel, LinearMap, Table, identity, joined, selection
 from nmc_compiler.passes.projections import node_of
@@ -342,9 +342,7 @@ class MixedJoiner(Joiner):
             op = "neuron"
             attrs = {"beta": derived(0.0), "theta": derived(0.5), "reset": derived("hard"), "compare": derived("gt")}
         else:
-            op, norm = "multilevel", float(event_norm(node, self.by_id))
-            attrs = {"levels": derived((1 << node.type.bits) - 1), "rounding": derived("half_even")}
-            attrs |= {"norm": derived(norm), "gain": derived(norm)}
+            op, attrs = "multilevel", same_codes((1 << node.type.bits) - 1, event_norm(node, self.by_id))
         self._emit(Node(node.id, op, (Use(read),), attrs, node.type, name))
 
     # ---- outputs ----

@@ -12,11 +12,11 @@ from nmc_compiler.errors import LoweringError
 from nmc_compiler.graph import Graph, Kind, Node, Use, ValueType, rebuild
 from nmc_compiler.graph.analysis import pool_name
 from nmc_compiler.passes.base import derived, stored
-from nmc_compiler.passes.gates import event_norm
+from nmc_compiler.passes.gates import MOVED, event_norm, same_codes
 from nmc_compiler.passes.report import ConversionReport
 
 MOST_LEVELS = 1 << 16  # more than any chip's payload; thresholds are a table
-PASSED_ON = ("add", "sum_positions", "take", "reshape", "delay", "maxpool2d")  # events of others
+PASSED_ON = (*MOVED, "maxpool2d")  # events of others
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,11 @@ class PoolCodes:
 
     def apply(self, graph: Graph, report: ConversionReport) -> Graph:
         by_id, tensors = graph.by_id(), dict(graph.tensors)
-        nodes: list[Node] = []
-        for node in graph:
-            pooled = node.op == "maxpool2d" and node.type.kind is Kind.GRADED
-            nodes += _pooled(graph, node, by_id, tensors) if pooled else [node]
-            if pooled:
-                made = nodes[-1]
-                report.add(self.name, made.name, neurons=math.prod(made.type.shape), levels=made.attr("levels"))
-        return rebuild(graph, nodes, tensors) if len(nodes) > len(by_id) else graph
+        pools = [n for n in graph if n.op == "maxpool2d" and n.type.kind is Kind.GRADED]
+        made = {n.id: _pooled(graph, n, by_id, tensors) for n in pools}
+        for *_, last in made.values():
+            report.add(self.name, last.name, neurons=math.prod(last.type.shape), levels=last.attr("levels"))
+        return rebuild(graph, [new for n in graph for new in made.get(n.id, [n])], tensors) if made else graph
 
 
 def _pooled(graph: Graph, node: Node, by_id: dict[str, Node], tensors: dict[str, np.ndarray]) -> list[Node]:
@@ -52,8 +49,7 @@ def _pooled(graph: Graph, node: Node, by_id: dict[str, Node], tensors: dict[str,
     read = Node(f"{node.id}.codes", "conv2d", node.inputs, attrs, current, f"{name}.codes")
     pooled = replace(current, shape=node.type.shape)
     largest = replace(node, id=f"{node.id}.max", name="", inputs=(Use(read.id),), type=pooled)
-    levels = {"levels": derived(most), "rounding": derived("half_even"), "norm": derived(norm), "gain": derived(norm)}
-    return [read, largest, Node(node.id, "multilevel", (Use(largest.id),), levels, node.type, name)]
+    return [read, largest, Node(node.id, "multilevel", (Use(largest.id),), same_codes(most, norm), node.type, name)]
 
 
 def _largest(node: Node, by_id: dict[str, Node], known: dict[str, int]) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 
 from nmc_compiler.errors import FrontendError
 from nmc_compiler.frontends.trace.ops import Addr, add, affine, at
-from nmc_compiler.frontends.trace.places import Layout, layout, sample_shape, whole
+from nmc_compiler.frontends.trace.places import Layout, layout, owners, sample_shape, whole
 from nmc_compiler.frontends.trace.tape import LOCAL, MASK, NOTHING, Tape, Value
 from nmc_compiler.frontends.trace.timesteps import find_axes
 from nmc_compiler.graph.types import Kind
@@ -105,15 +105,13 @@ def and_not(tape: Tape, a: Addr, b: Addr) -> Addr | None:
 
 
 def _all_spikes(tape: Tape, addr: Addr) -> bool:
-    return all(number >= 0 and tape.values[number].kind is Kind.SPIKE for number in np.unique(addr >> LOCAL))
+    return all(tape.values[n].kind is Kind.SPIKE for n in owners(addr)) and not (addr == NOTHING).any()
 
 
 def _inverted(tape: Tape, addr: Addr) -> Addr | None:
     """Addresses of spikes where the given ones are of 1 - them."""
-    if (addr == NOTHING).any():
-        return None
-    source = np.empty_like(addr)
-    for number in np.unique(addr >> LOCAL):
+    source = np.full_like(addr, NOTHING)
+    for number in owners(addr):
         value = tape.values[number]
         below = tape.values[value.operands[0]] if value.op == "bias" and value.attr("by") == 1.0 else value
         if below.op != "scale" or below is value or below.attr("by") != -1.0:
